@@ -1,0 +1,1 @@
+//! Whole-workload benchmarks.

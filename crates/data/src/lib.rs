@@ -1,0 +1,2 @@
+//! Images, functions, tasks and episodes; an embedded world of glyphs and digits.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The adversarial game: players, losses, training, metrics.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Learning to learn: episodes, MAML, prototypical networks, their training and evaluation.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The `metaforge` program.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Layers, losses, optimisers and schedules as pure functions.
+#![forbid(unsafe_code)]
