@@ -1,0 +1,168 @@
+//! Aligned memory: one block of cache lines, and spans of it handed out as a mutable output beside shared inputs.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Bytes of a cache line; every buffer and every span starts on one.
+pub const LINE: usize = 64;
+
+#[derive(Clone, Copy, Zeroable, Pod)]
+#[repr(C, align(64))]
+struct Line([u8; LINE]);
+
+/// A block of memory that starts on a cache line, as a slice of any plain type.
+#[derive(Clone)]
+pub struct Buffer {
+    lines: Vec<Line>,
+    bytes: usize,
+}
+
+impl Buffer {
+    /// A block of `bytes` bytes, all zero.
+    pub fn zeroed(bytes: usize) -> Buffer {
+        Buffer { lines: bytemuck::zeroed_vec(bytes.div_ceil(LINE)), bytes }
+    }
+
+    /// A block holding a copy of `data`.
+    pub fn copy_of<T: Pod>(data: &[T]) -> Buffer {
+        let mut buffer = Buffer::zeroed(size_of_val(data));
+        buffer.as_mut_slice::<T>().copy_from_slice(data);
+        buffer
+    }
+
+    /// The block as a slice; a remainder shorter than one `T` is left out.
+    pub fn as_slice<T: Pod>(&self) -> &[T] {
+        &bytemuck::cast_slice(bytemuck::cast_slice::<Line, u8>(&self.lines).split_at(self.whole::<T>()).0)
+            [..self.bytes / size_of::<T>()]
+    }
+
+    /// The block as a mutable slice; a remainder shorter than one `T` is left out.
+    pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
+        let whole = self.whole::<T>();
+        &mut bytemuck::cast_slice_mut(bytemuck::cast_slice_mut::<Line, u8>(&mut self.lines).split_at_mut(whole).0)
+            [..self.bytes / size_of::<T>()]
+    }
+
+    fn whole<T>(&self) -> usize {
+        self.bytes / size_of::<T>() * size_of::<T>()
+    }
+}
+
+/// A piece of an [`Arena`]: `lines` cache lines from line `start` on, of which the first `bytes` bytes are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// First cache line.
+    pub start: usize,
+    /// Bytes in use.
+    pub bytes: usize,
+}
+
+impl Span {
+    /// Cache lines that the span covers.
+    pub fn lines(&self) -> usize {
+        self.bytes.div_ceil(LINE)
+    }
+
+    /// Line after the last one.
+    pub fn end(&self) -> usize {
+        self.start + self.lines()
+    }
+
+    fn overlaps(&self, other: &Span) -> bool {
+        self.start < other.end() && other.start < self.end()
+    }
+}
+
+/// One block of cache lines that a compiled program packs all of its values into.
+pub struct Arena {
+    lines: Vec<Line>,
+}
+
+impl Arena {
+    /// An arena of `lines` cache lines, all zero.
+    pub fn new(lines: usize) -> Arena {
+        Arena { lines: bytemuck::zeroed_vec(lines) }
+    }
+
+    /// Bytes that the arena holds.
+    pub fn bytes(&self) -> usize {
+        self.lines.len() * LINE
+    }
+
+    /// The bytes of one span.
+    ///
+    /// # Panics
+    /// If the span ends behind the arena.
+    pub fn read(&self, span: Span) -> &[u8] {
+        &bytemuck::cast_slice(&self.lines[span.start..span.end()])[..span.bytes]
+    }
+
+    /// The bytes of `out` to write, beside a reader of every span that does not overlap it.
+    ///
+    /// # Panics
+    /// If `out` ends behind the arena.
+    pub fn split(&mut self, out: Span) -> (&mut [u8], Rest<'_>) {
+        assert!(out.end() <= self.lines.len(), "span {out:?} ends behind the arena");
+        let base = self.lines.as_mut_ptr();
+        // SAFETY: the span lies within the allocation (asserted), `u8` has no invalid values, and the only other access for
+        // the lifetime of the borrow is through `Rest`, which refuses spans that overlap `out`.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(base.add(out.start).cast::<u8>(), out.bytes) };
+        (bytes, Rest { base, lines: self.lines.len(), out, arena: std::marker::PhantomData })
+    }
+}
+
+/// Read access to an arena while one span of it is being written; see [`Arena::split`].
+#[derive(Clone, Copy)]
+pub struct Rest<'a> {
+    base: *const Line,
+    lines: usize,
+    out: Span,
+    arena: std::marker::PhantomData<&'a Arena>,
+}
+
+impl<'a> Rest<'a> {
+    /// The bytes of a span other than the one being written.
+    ///
+    /// # Panics
+    /// If the span overlaps the one being written, or ends behind the arena.
+    pub fn read(&self, span: Span) -> &'a [u8] {
+        assert!(span.end() <= self.lines, "span {span:?} ends behind the arena");
+        assert!(!span.overlaps(&self.out), "span {span:?} overlaps the output {:?}", self.out);
+        // SAFETY: the span lies within the allocation and is disjoint from the one mutable slice (both asserted); the arena is
+        // borrowed mutably for 'a, so nothing else writes to it.
+        unsafe { std::slice::from_raw_parts(self.base.add(span.start).cast::<u8>(), span.bytes) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_hold_what_was_put_in() {
+        for n in [0usize, 1, 15, 16, 17, 1000] {
+            let data: Vec<f32> = (0..n).map(|i| i as f32).collect();
+            let buffer = Buffer::copy_of(&data);
+            assert_eq!(buffer.as_slice::<f32>(), &data[..]);
+            assert_eq!(buffer.as_slice::<f32>().as_ptr() as usize % LINE, 0);
+        }
+    }
+
+    #[test]
+    fn an_output_is_written_beside_its_inputs() {
+        let mut arena = Arena::new(4);
+        let (a, b) = (Span { start: 0, bytes: 100 }, Span { start: 2, bytes: 128 });
+        arena.split(a).0.fill(7);
+        let (out, rest) = arena.split(b);
+        out[..100].copy_from_slice(rest.read(a));
+        assert_eq!(arena.read(b)[99], 7);
+        assert_eq!(arena.read(b)[100], 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "overlaps")]
+    fn an_overlapping_read_is_refused() {
+        let mut arena = Arena::new(4);
+        let (_, rest) = arena.split(Span { start: 0, bytes: 65 });
+        rest.read(Span { start: 1, bytes: 4 });
+    }
+}
