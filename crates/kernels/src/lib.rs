@@ -1,5 +1,10 @@
 //! SIMD kernels over slices: elementwise, reductions, matrix products, convolutions.
 
-mod arena;
+pub mod arena;
+pub mod math;
+pub mod par;
+pub mod real;
+pub mod simd;
 
-pub use arena::{Arena, Buffer, LINE, Rest, Span};
+pub use par::Par;
+pub use real::Real;

@@ -1,0 +1,125 @@
+//! How work is spread over threads: sequentially unless told otherwise, and split by shape only, so that one thread and sixty-four
+//! give the same bits.
+
+use rayon::prelude::*;
+
+/// Whether a kernel may use the current rayon pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Par {
+    /// Everything happens on the calling thread; rayon is never touched.
+    #[default]
+    Seq,
+    /// Work above a kernel's threshold is split over the current rayon pool.
+    Rayon,
+}
+
+/// Bytes that a memory-bound kernel (add, copy, compare) should have per task: about 10 us of streaming from the second-level
+/// cache, several times what it costs to wake a thread.
+pub const CHEAP_GRAIN_BYTES: usize = 1 << 18;
+
+/// Bytes that a kernel of some tens of operations an element (exp, tanh, log) should have per task: about 10 us of arithmetic.
+pub const COSTLY_GRAIN_BYTES: usize = 1 << 16;
+
+/// Calls `f(start, chunk)` for consecutive chunks of `chunk` elements of `data` (the last may be shorter).
+///
+/// With [`Par::Seq`], or when there is at most one chunk, it is one call `f(0, data)`. The pieces must therefore be
+/// independent of each other: an element's value may depend on its index, not on the chunk it stands in.
+pub fn for_each_chunk<T, F>(par: Par, data: &mut [T], chunk: usize, f: F)
+where
+    T: Send,
+    F: Fn(usize, &mut [T]) + Sync + Send,
+{
+    let chunk = chunk.max(1);
+    if par == Par::Seq || data.len() <= chunk {
+        if !data.is_empty() {
+            f(0, data);
+        }
+    } else {
+        data.par_chunks_mut(chunk)
+            .enumerate()
+            .for_each(|(i, piece)| f(i * chunk, piece));
+    }
+}
+
+/// Calls `f(start, end)` for consecutive ranges that cover `0..n`, `grain` indices each (the last may be shorter).
+///
+/// With [`Par::Seq`], or when there is at most one range, it is one call `f(0, n)`.
+pub fn for_each_range<F>(par: Par, n: usize, grain: usize, f: F)
+where
+    F: Fn(usize, usize) + Sync + Send,
+{
+    let grain = grain.max(1);
+    if par == Par::Seq || n <= grain {
+        if n > 0 {
+            f(0, n);
+        }
+    } else {
+        (0..n.div_ceil(grain))
+            .into_par_iter()
+            .for_each(|i| f(i * grain, ((i + 1) * grain).min(n)));
+    }
+}
+
+/// A raw pointer that may be handed to another thread.
+///
+/// It promises nothing by itself: whoever dereferences it says why the threads' accesses do not overlap.
+#[derive(Debug)]
+pub(crate) struct SendPtr<T>(*mut T);
+
+impl<T> Clone for SendPtr<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for SendPtr<T> {}
+
+// SAFETY: a pointer value is plain data; every dereference of one is its own unsafe block with its own reason.
+unsafe impl<T: Send> Send for SendPtr<T> {}
+// SAFETY: as above; sharing the address shares no access.
+unsafe impl<T: Send> Sync for SendPtr<T> {}
+
+impl<T> SendPtr<T> {
+    /// The pointer to the first element of `slice`.
+    pub(crate) fn new(slice: &mut [T]) -> Self {
+        Self(slice.as_mut_ptr())
+    }
+
+    /// The address.
+    pub(crate) fn get(self) -> *mut T {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[test]
+    fn ranges_cover_each_index_once() {
+        for par in [Par::Seq, Par::Rayon] {
+            for n in [0, 1, 7, 8, 9, 100] {
+                let seen = Mutex::new(vec![0; n]);
+                for_each_range(par, n, 8, |a, b| {
+                    for slot in &mut seen.lock().unwrap()[a..b] {
+                        *slot += 1;
+                    }
+                });
+                assert!(seen.into_inner().unwrap().iter().all(|&c| c == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn chunks_know_their_place() {
+        for par in [Par::Seq, Par::Rayon] {
+            let mut data = vec![0usize; 1003];
+            for_each_chunk(par, &mut data, 10, |start, piece| {
+                for (i, x) in piece.iter_mut().enumerate() {
+                    *x = start + i;
+                }
+            });
+            assert!(data.iter().enumerate().all(|(i, &x)| i == x));
+        }
+    }
+}
