@@ -1,1 +1,2 @@
 //! Whole-workload benchmarks.
+#![forbid(unsafe_code)]
