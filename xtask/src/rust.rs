@@ -110,6 +110,81 @@ pub(crate) fn before_tests(code: &str) -> &str {
     code
 }
 
+/// One arm of a `match`: the line (from 1) that it starts on, and its pattern with the guard.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Arm<'a> {
+    pub(crate) line: usize,
+    pub(crate) pattern: &'a str,
+}
+
+/// The arms of every `match` in text that [`code`] has blanked, inner ones included.
+pub(crate) fn matches(code: &str) -> Vec<Vec<Arm<'_>>> {
+    let heads = code.match_indices("match").filter(|(i, word)| {
+        !code[..*i].ends_with(is_word)
+            && !code[i + word.len()..].starts_with(|c| is_word(c) || c == '!')
+    });
+    let blocks = heads.filter_map(|(i, _)| until(code, i, |rest| rest.starts_with('{')));
+    blocks.map(|open| arms(code, open + 1)).collect()
+}
+
+/// The arms from `at`, just inside the braces of a `match`, to the closing brace.
+fn arms(code: &str, mut at: usize) -> Vec<Arm<'_>> {
+    let mut arms = Vec::new();
+    while let Some(arrow) = until(code, at, |rest| rest.starts_with("=>")) {
+        let start = at + code[at..arrow].len() - code[at..arrow].trim_start().len();
+        arms.push(Arm {
+            line: 1 + code[..start].matches('\n').count(),
+            pattern: code[start..arrow].trim(),
+        });
+        let body = arrow + 2;
+        let block = body + code[body..].len() - code[body..].trim_start().len();
+        let end = if code[block..].starts_with('{') {
+            // A block ends its arm with or without a comma.
+            (closing(code, block + 1) + 1).min(code.len())
+        } else {
+            match until(code, body, |rest| rest.starts_with(',')) {
+                Some(comma) => comma,
+                None => break,
+            }
+        };
+        at = end + usize::from(code[end..].starts_with(','));
+    }
+    arms
+}
+
+/// The first place from `from` on, outside any bracket that opens after it, that `stops`; `None` if a bracket closes before.
+fn until(code: &str, from: usize, stops: impl Fn(&str) -> bool) -> Option<usize> {
+    let mut depth = 0;
+    for (i, c) in code[from..].char_indices() {
+        if depth == 0 && stops(&code[from + i..]) {
+            return Some(from + i);
+        }
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth == 0 => return None,
+            ')' | ']' | '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The bracket that closes the one just before `from`.
+fn closing(code: &str, from: usize) -> usize {
+    let mut depth = 1;
+    for (i, c) in code[from..].char_indices() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return from + i;
+        }
+    }
+    code.len()
+}
+
 /// Whether `word` occurs in `line` as a whole word.
 pub(crate) fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word)
@@ -150,6 +225,22 @@ mod tests {
         assert_eq!(
             before_tests("a\n#[cfg(test)]\nmod tests;\nb\n"),
             "a\n#[cfg(test)]\nmod tests;\nb\n"
+        );
+    }
+
+    #[test]
+    fn arms_of_nested_matches() {
+        let text = "match f(|x| { x }) {\n    P::A { a, .. } | P::B => match a {\n        1 => {\n            g();\n        }\n        _ if b => 2,\n        _ => 3\n    },\n    other => h(1, 2),\n}\nmatch!(a);";
+        let found: Vec<Vec<(usize, &str)>> = matches(text)
+            .iter()
+            .map(|m| m.iter().map(|a| (a.line, a.pattern)).collect())
+            .collect();
+        assert_eq!(
+            found,
+            [
+                vec![(2, "P::A { a, .. } | P::B"), (9, "other")],
+                vec![(3, "1"), (6, "_ if b"), (7, "_")]
+            ]
         );
     }
 
