@@ -63,6 +63,9 @@ pub trait Real:
     /// The value, exactly.
     fn to_f64(self) -> f64;
 
+    /// A number in [0, 1) from random words: 24 bits for `f32`, 53 for `f64`.
+    fn from_random(words: [u32; 2]) -> Self;
+
     /// Absolute value.
     fn abs(self) -> Self;
     /// Square root, correctly rounded.
@@ -143,6 +146,11 @@ impl Real for f32 {
     #[inline(always)]
     fn to_f64(self) -> f64 {
         self.into()
+    }
+
+    #[inline(always)]
+    fn from_random([x, _]: [u32; 2]) -> f32 {
+        (x >> 8) as i32 as f32 * (1.0 / 16_777_216.0)
     }
 
     #[inline(always)]
@@ -253,6 +261,12 @@ impl Real for f64 {
     #[inline(always)]
     fn to_f64(self) -> f64 {
         self
+    }
+
+    #[inline(always)]
+    fn from_random([x, y]: [u32; 2]) -> f64 {
+        let bits = (u64::from(x) << 32 | u64::from(y)) >> 11;
+        bits as i64 as f64 * (1.0 / 9_007_199_254_740_992.0)
     }
 
     #[inline(always)]

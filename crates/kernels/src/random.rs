@@ -1,0 +1,51 @@
+//! Counter-based uniform numbers: element i depends on the key and on i alone (Philox 2x32 with 10 rounds: Salmon, Moraes, Dror, Shaw, "Parallel random
+//! numbers: as easy as 1, 2, 3", 2011).
+
+use crate::real::Real;
+use crate::simd::{Kernel, Simd, dispatch};
+
+/// Rounds, as recommended by the authors.
+const ROUNDS: usize = 10;
+/// Multiplier of a round.
+const MULTIPLIER: u32 = 0xd256_d193;
+/// Added to the key after each round (the golden ratio).
+const WEYL: u32 = 0x9e37_79b9;
+
+/// Fills `out` with uniform numbers from [0, 1): 24 random bits for `f32`, 53 for `f64`.
+///
+/// `out[i]` depends on `key` and `i` only, so a prefix of a longer output is the shorter output.
+pub fn uniform<T: Real>(key: [u32; 2], out: &mut [T]) {
+    dispatch(Uniform { key, out });
+}
+
+struct Uniform<'a, T> {
+    key: [u32; 2],
+    out: &'a mut [T],
+}
+
+/// The block cipher: counter and key to two random words. The second key word joins the counter's high half.
+#[inline(always)]
+fn philox(counter: [u32; 2], key: u32) -> [u32; 2] {
+    let [mut x, mut y] = counter;
+    let mut key = key;
+    for _ in 0..ROUNDS {
+        let product = u64::from(x) * u64::from(MULTIPLIER);
+        x = ((product >> 32) as u32) ^ key ^ y;
+        y = product as u32;
+        key = key.wrapping_add(WEYL);
+    }
+    [x, y]
+}
+
+impl<T: Real> Kernel for Uniform<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let [low, high] = self.key;
+        for (i, o) in self.out.iter_mut().enumerate() {
+            let i = i as u64;
+            let words = philox([i as u32, high ^ (i >> 32) as u32], low);
+            *o = T::from_random(words);
+        }
+    }
+}

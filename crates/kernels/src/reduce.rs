@@ -1,0 +1,87 @@
+//! Sums over axes and the index of the maximum of a row.
+
+use crate::fold::{Plain, fold};
+use crate::layout::MAX_RANK;
+use crate::par::{self, Par};
+use crate::real::Real;
+use crate::scratch::{self, Slot};
+
+/// `out` = the sums of `x` (contiguous, of `shape`) over the axes with `reduced`; the other axes stay in order.
+///
+/// The order of addition is fixed by the shape, and the error grows with the logarithm of the number of terms, not with the number. Panics if
+/// lengths do not fit the shape.
+#[track_caller]
+pub fn sum_axes<T: Real>(par: Par, x: &[T], shape: &[usize], reduced: &[bool], out: &mut [T]) {
+    assert_eq!(shape.len(), reduced.len(), "sum_axes: one flag for each axis of {shape:?}");
+    assert!(shape.len() <= MAX_RANK, "sum_axes: at most {MAX_RANK} axes, got {shape:?}");
+    assert_eq!(shape.iter().product::<usize>(), x.len(), "sum_axes: input and shape {shape:?}");
+    let kept: usize = shape.iter().zip(reduced).map(|(&n, &r)| if r { 1 } else { n }).product();
+    assert_eq!(kept, out.len(), "sum_axes: output for shape {shape:?} reduced over {reduced:?}");
+    if x.is_empty() {
+        out.fill(T::ZERO);
+        return;
+    }
+    // Neighbouring axes of one kind are one axis; sizes 1 are of either kind.
+    let mut groups = [(0usize, false); MAX_RANK];
+    let mut count = 0;
+    for (&size, &flag) in shape.iter().zip(reduced) {
+        if size == 1 {
+            continue;
+        }
+        if count > 0 && groups[count - 1].1 == flag {
+            groups[count - 1].0 *= size;
+        } else {
+            groups[count] = (size, flag);
+            count += 1;
+        }
+    }
+    sum_groups(par, x, &groups[..count], out);
+}
+
+/// Sums one group at a time, the last first.
+fn sum_groups<T: Real>(par: Par, x: &[T], groups: &[(usize, bool)], out: &mut [T]) {
+    let Some(last) = groups.iter().rposition(|g| g.1) else {
+        out.copy_from_slice(x);
+        return;
+    };
+    let size = |groups: &[(usize, bool)]| groups.iter().map(|g| g.0).product::<usize>();
+    let (before, after) = (size(&groups[..last]), size(&groups[last + 1..]));
+    let dims = [before, groups[last].0, after];
+    if groups[..last].iter().any(|g| g.1) {
+        scratch::with(Slot::Spare, before * after, |partial| {
+            fold(par, Plain(x), dims, &[], [&mut *partial]);
+            let mut rest = [(0, false); MAX_RANK];
+            rest[..last].copy_from_slice(&groups[..last]);
+            rest[last] = (after, false);
+            sum_groups(par, partial, &rest[..=last], out);
+        });
+    } else {
+        fold(par, Plain(x), dims, &[], [out]);
+    }
+}
+
+/// `out[r]` = the index of the first maximum of row r of `x` `[rows, cols]`. A NaN counts as the maximum. Panics if `cols` is 0
+/// and there are rows, or if lengths do not fit.
+#[track_caller]
+pub fn argmax_rows<T: Real>(par: Par, x: &[T], rows: usize, cols: usize, out: &mut [u32]) {
+    assert_eq!(x.len(), rows * cols, "argmax_rows: input of [{rows}, {cols}]");
+    assert_eq!(out.len(), rows, "argmax_rows: output of [{rows}]");
+    assert!(cols > 0 || rows == 0, "argmax_rows: rows of no elements");
+    let grain = (par::COSTLY_GRAIN_BYTES / size_of::<T>()).div_ceil(cols.max(1));
+    par::for_each_chunk(par, out, grain, |start, out| {
+        let rows = x[start * cols..].chunks_exact(cols);
+        for (o, row) in out.iter_mut().zip(rows) {
+            *o = argmax(row) as u32;
+        }
+    });
+}
+
+fn argmax<T: Real>(row: &[T]) -> usize {
+    let mut best = 0;
+    for (i, &x) in row.iter().enumerate() {
+        if x > row[best] || (x.is_nan() && !row[best].is_nan()) {
+            best = i;
+        }
+    }
+    best
+}
