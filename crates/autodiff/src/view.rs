@@ -114,3 +114,15 @@ pub(crate) fn cast(x: Slice<'_>, out: SliceMut<'_>) {
         (Slice::U32(x), SliceMut::F64(out)) => each!(x, out, f64),
     }
 }
+
+impl<'a> From<&'a mut [f32]> for SliceMut<'a> {
+    fn from(x: &'a mut [f32]) -> SliceMut<'a> {
+        SliceMut::F32(x)
+    }
+}
+
+impl<'a> From<&'a mut [f64]> for SliceMut<'a> {
+    fn from(x: &'a mut [f64]) -> SliceMut<'a> {
+        SliceMut::F64(x)
+    }
+}

@@ -1,0 +1,191 @@
+//! Compiled programs: a function traced once into a flat list of instructions over one arena, and run many times.
+//!
+//! An eager tape and a program call the same kernels in the same order, so their numbers are the same to the bit.
+
+mod optimise;
+mod plan;
+mod print;
+
+use std::time::{Duration, Instant};
+
+use metaforge_kernels::{Arena, Par, Span};
+use smallvec::SmallVec;
+
+use crate::aval::Aval;
+use crate::eval::{eval, eval_in_place};
+use crate::prim::Prim;
+use crate::tape::{Tape, Var};
+use crate::tensor::Tensor;
+use crate::view::{Slice, SliceMut, View};
+
+/// A function from tensors to tensors, of fixed shapes, ready to run without allocating.
+///
+/// ```
+/// use metaforge_autodiff::{Aval, DType, Program, Tensor, grad};
+/// // The second derivative of x^3 is 6x.
+/// let program = Program::trace(&[Aval::new([3], DType::F32)], |_, x| {
+///     let first = grad((x[0] * x[0] * x[0]).sum(), &[x[0]])[0];
+///     grad(first.sum(), &[x[0]])
+/// });
+/// let y = program.call(&[&Tensor::new([3], vec![1.0, 2.0, 3.0])]);
+/// assert_eq!(y[0].f32s(), &[6.0, 12.0, 18.0]);
+/// ```
+#[derive(Debug)]
+pub struct Program {
+    inputs: Vec<Aval>,
+    consts: Vec<Tensor>,
+    instrs: Vec<Instr>,
+    /// The instructions whose values are the results.
+    outputs: Vec<usize>,
+    /// Size of the arena in cache lines.
+    lines: usize,
+}
+
+/// One equation with the places of its operands and of its result.
+#[derive(Debug)]
+struct Instr {
+    prim: Prim,
+    ins: SmallVec<[Operand; 3]>,
+    aval: Aval,
+    span: Span,
+    /// The first operand dies here and its memory becomes the result's.
+    in_place: bool,
+}
+
+/// Where an operand is read, and as what.
+#[derive(Clone, Copy, Debug)]
+struct Operand {
+    place: Place,
+    aval: Aval,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Input(usize),
+    Const(usize),
+    Value(usize),
+}
+
+/// The memory that a program's values live in; made by [`Program::workspace`], one for each thread that runs it.
+pub struct Workspace {
+    arena: Arena,
+}
+
+impl Program {
+    /// Traces `f` on inputs of the given shapes and types, and compiles it.
+    ///
+    /// # Panics
+    /// Where `f` does; a traced function cannot look at values.
+    #[track_caller]
+    pub fn trace<F>(inputs: &[Aval], f: F) -> Program
+    where
+        F: for<'t> FnOnce(&'t Tape, &[Var<'t>]) -> Vec<Var<'t>>,
+    {
+        let tape = Tape::tracing();
+        let outputs: Vec<_> = {
+            let vars: Vec<Var<'_>> = inputs.iter().enumerate().map(|(i, &aval)| tape.input(i, aval)).collect();
+            f(&tape, &vars).iter().map(|y| y.id).collect()
+        };
+        let (nodes, outputs) = optimise::optimise(tape.into_nodes(), outputs);
+        plan::plan(inputs.to_vec(), nodes, outputs)
+    }
+
+    /// Shapes and types of the inputs.
+    pub fn inputs(&self) -> &[Aval] {
+        &self.inputs
+    }
+
+    /// Shapes and types of the results.
+    pub fn outputs(&self) -> Vec<Aval> {
+        self.outputs.iter().map(|&i| self.instrs[i].aval).collect()
+    }
+
+    /// Number of instructions.
+    pub fn len(&self) -> usize {
+        self.instrs.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.instrs.is_empty()
+    }
+
+    /// Bytes of a workspace.
+    pub fn workspace_bytes(&self) -> usize {
+        self.lines * metaforge_kernels::LINE
+    }
+
+    /// Memory to run in.
+    pub fn workspace(&self) -> Workspace {
+        Workspace { arena: Arena::new(self.lines) }
+    }
+
+    /// Runs the program; the results are then read by [`Program::output`]. Allocates nothing once the kernels' scratch memory has
+    /// grown to its size (a large matrix product packs into memory of its own).
+    ///
+    /// # Panics
+    /// If the inputs are not of the traced shapes and types, or the workspace is another program's.
+    #[track_caller]
+    pub fn run(&self, workspace: &mut Workspace, inputs: &[&Tensor], par: Par) {
+        self.check(workspace, inputs);
+        for instr in &self.instrs {
+            self.step(instr, workspace, inputs, par);
+        }
+    }
+
+    /// Runs the program like [`Program::run`] and tells how long each instruction took, in order.
+    #[track_caller]
+    pub fn run_timed(&self, workspace: &mut Workspace, inputs: &[&Tensor], par: Par) -> Vec<(String, Duration)> {
+        self.check(workspace, inputs);
+        let timed = |instr: &Instr| {
+            let start = Instant::now();
+            self.step(instr, workspace, inputs, par);
+            (format!("{} {}", instr.prim, instr.aval), start.elapsed())
+        };
+        self.instrs.iter().map(timed).collect()
+    }
+
+    /// Result number `index` of the last run in this workspace.
+    pub fn output<'w>(&self, workspace: &'w Workspace, index: usize) -> View<'w> {
+        let instr = &self.instrs[self.outputs[index]];
+        View { aval: instr.aval, data: Slice::of(instr.aval.dtype, workspace.arena.read(instr.span)) }
+    }
+
+    /// Runs the program in a new workspace, on one thread, and copies the results out.
+    #[track_caller]
+    pub fn call(&self, inputs: &[&Tensor]) -> Vec<Tensor> {
+        let mut workspace = self.workspace();
+        self.run(&mut workspace, inputs, Par::Seq);
+        (0..self.outputs.len()).map(|i| self.output(&workspace, i).to_tensor()).collect()
+    }
+
+    #[track_caller]
+    fn check(&self, workspace: &Workspace, inputs: &[&Tensor]) {
+        assert_eq!(inputs.len(), self.inputs.len(), "number of inputs of the program");
+        for (i, (given, traced)) in inputs.iter().zip(&self.inputs).enumerate() {
+            assert!(given.aval() == *traced, "input {i} is {}, the program was traced with {traced}", given.aval());
+        }
+        assert_eq!(workspace.arena.bytes(), self.workspace_bytes(), "the workspace is another program's");
+    }
+
+    fn step(&self, instr: &Instr, workspace: &mut Workspace, inputs: &[&Tensor], par: Par) {
+        let (out, rest) = workspace.arena.split(instr.span);
+        let out = SliceMut::of(instr.aval.dtype, out);
+        if instr.in_place {
+            return eval_in_place(&instr.prim, out, par);
+        }
+        let views: SmallVec<[View<'_>; 8]> = instr
+            .ins
+            .iter()
+            .map(|operand| {
+                let bytes = match operand.place {
+                    Place::Input(i) => inputs[i].bytes(),
+                    Place::Const(i) => self.consts[i].bytes(),
+                    Place::Value(i) => rest.read(self.instrs[i].span),
+                };
+                View { aval: operand.aval, data: Slice::of(operand.aval.dtype, bytes) }
+            })
+            .collect();
+        eval(&instr.prim, &views, &instr.aval, out, par);
+    }
+}
