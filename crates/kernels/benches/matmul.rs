@@ -1,0 +1,2 @@
+//! Products.
+fn main() {}

@@ -1,0 +1,291 @@
+//! The driver of the forward pass and of the input gradient: for each cell of a grid, the sum over taps and channels of a source pixel
+//! times a weight, written to a pixel of the result.
+
+use super::window::{Images, Rect};
+use crate::Real;
+use crate::microkernel::{DOT, DotTile, Kernels, ROWS, Segment, Tile};
+use crate::par::{Par, SendPtr, for_each_range};
+use crate::scratch::{self, Slot};
+
+/// Elements of B (a block of the weights, as wide as a tile) that one sweep over the cells uses: a quarter of the second-level cache of current
+/// processors in f32, so that it stays there beside the window.
+const PANEL: usize = 1 << 16;
+/// Elements of a window: what a block of cells reads. With the panel it fits the second-level cache.
+const WINDOW: usize = 1 << 16;
+/// Blocks that a call is cut into for threads, if it is large enough.
+const BLOCKS: usize = 16;
+/// Cells that a block has at least: fewer would not repay streaming the weights.
+const MIN_CELLS: usize = 96;
+
+/// One term of the sum: the source pixel at `cell * step + at`, and where its weights begin.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(super) struct Tap {
+    pub(super) at: [isize; 2],
+    pub(super) weights: isize,
+}
+
+/// How the weights lie.
+#[derive(Clone, Copy)]
+pub(super) enum Weights {
+    /// `depth` rows of columns at each tap: lanes run over columns. The distance between rows.
+    Rows(usize),
+    /// Each column contiguous along `depth` at each tap: lanes run over depth. The distance between columns.
+    Columns(usize),
+}
+
+pub(super) struct Correlation<'a, T: 'static> {
+    pub(super) kernels: &'static Kernels<T>,
+    pub(super) images: Images<'a, T>,
+    pub(super) n: usize,
+    /// Rows and columns of cells for each image.
+    pub(super) cells: [usize; 2],
+    /// From one cell to the next, in source pixels.
+    pub(super) step: [usize; 2],
+    pub(super) taps: &'a [Tap],
+    /// Channels of a group in the source: terms of the sum for each tap.
+    pub(super) depth: usize,
+    pub(super) groups: usize,
+    pub(super) weights: &'a [T],
+    pub(super) layout: Weights,
+    /// From the weights of one group to the next.
+    pub(super) weights_group: usize,
+    /// Channels of a group in the result.
+    pub(super) cols: usize,
+    pub(super) out: SendPtr<T>,
+    /// Where cell (0, 0) of image 0 goes, and the distances between images, rows and columns of cells in the result.
+    pub(super) out_origin: usize,
+    pub(super) out_image: usize,
+    pub(super) out_step: [usize; 2],
+}
+
+/// What the tiles of a block share.
+struct Block<'a, T> {
+    /// The source pixel of the first cell at tap offset `base`.
+    source: *const T,
+    /// From row to row and from image to image in the source.
+    pitch: usize,
+    image: usize,
+    /// The result of the first cell.
+    out: *mut T,
+    segments: &'a [Segment],
+    images: usize,
+    rows: usize,
+}
+
+impl<T: Real> Correlation<'_, T> {
+    /// Computes every cell.
+    ///
+    /// # Safety
+    /// `out` with its origin and distances addresses `cols * groups` distinct writable elements for each cell, and nobody else
+    /// uses them meanwhile; the weights hold `depth` x `cols` elements at each tap for each group.
+    pub(super) unsafe fn run(&self, par: Par) {
+        let [rows, cols] = self.cells;
+        let total = self.n * rows * cols;
+        if total == 0 || self.cols == 0 || self.groups == 0 {
+            return;
+        }
+        let pixels = self.step[0] * self.step[1] * self.images.c.max(1);
+        let mut target = (WINDOW / pixels).max(MIN_CELLS);
+        if par == Par::Rayon {
+            target = target.min((total / BLOCKS).max(MIN_CELLS));
+        }
+        // A block is some rows of one image or some whole images.
+        let block_rows = (target / cols).clamp(1, rows);
+        let block_images = if block_rows == rows { (target / (rows * cols)).clamp(1, self.n) } else { 1 };
+        let strips = rows.div_ceil(block_rows);
+        let blocks = self.n.div_ceil(block_images) * strips;
+        for_each_range(par, blocks, 1, |first, last| {
+            for block in first..last {
+                let n0 = block / strips * block_images;
+                let n1 = (n0 + block_images).min(self.n);
+                let r0 = block % strips * block_rows;
+                let r1 = (r0 + block_rows).min(rows);
+                // SAFETY: blocks are disjoint sets of cells; the rest is the caller's word.
+                unsafe { self.block([n0, n1], [r0, r1]) }
+            }
+        });
+    }
+
+    /// The source pixels that a range of rows of cells reads.
+    fn rect(&self, rows: [usize; 2]) -> Rect {
+        let axis = |i: usize, first: usize, last: usize| {
+            let at = self.taps.iter().map(|t| t.at[i]);
+            let (Some(low), Some(high)) = (at.clone().min(), at.max()) else {
+                return (0, 0);
+            };
+            let span = ((last - 1 - first) * self.step[i]) as isize + high - low + 1;
+            ((first * self.step[i]) as isize + low, span as usize)
+        };
+        let (top, height) = axis(0, rows[0], rows[1]);
+        let (left, width) = axis(1, 0, self.cells[1]);
+        Rect { origin: [top, left], size: [height, width] }
+    }
+
+    /// # Safety
+    /// See [`Correlation::run`].
+    unsafe fn block(&self, images: [usize; 2], rows: [usize; 2]) {
+        let [n0, n1] = images;
+        let rect = self.rect(rows);
+        let c = self.images.c;
+        let out = self.out.get().wrapping_add(self.out_origin + n0 * self.out_image + rows[0] * self.out_step[0]);
+        let low = |i: usize| self.taps.iter().map(|t| t.at[i]).min().unwrap_or(0);
+        let low = [low(0), low(1)];
+        let run = |source: *const T, pitch: usize, image: usize| {
+            scratch::with::<Segment, _>(Slot::Index, self.taps.len(), |buffer| {
+                let segments = self.segments(low, pitch, buffer);
+                let block = Block { source, pitch, image, out, segments, images: n1 - n0, rows: rows[1] - rows[0] };
+                // SAFETY: the source holds every pixel of the rectangle of each image; the rest is the caller's word.
+                unsafe { self.sweep(&block) }
+            });
+        };
+        if rect.is_inside(self.images.hw) {
+            let pitch = self.images.hw[1] * c;
+            let first = n0 * self.images.image_len() + rect.origin[0] as usize * pitch + rect.origin[1] as usize * c;
+            run(self.images.data[first..].as_ptr(), pitch, self.images.image_len());
+        } else {
+            let image = rect.size[0] * rect.size[1] * c;
+            scratch::with::<T, _>(Slot::Window, (n1 - n0) * image, |window| {
+                self.images.copy_rect(n0, n1, rect, window);
+                run(window.as_ptr(), rect.size[1] * c, image);
+            });
+        }
+    }
+
+    /// The taps as segments relative to the rectangle's corner; taps that follow each other in source and weights become one.
+    fn segments<'b>(&self, low: [isize; 2], pitch: usize, buffer: &'b mut [Segment]) -> &'b [Segment] {
+        let c = self.images.c as isize;
+        let rows = match self.layout {
+            Weights::Rows(step) => step,
+            Weights::Columns(_) => 1,
+        };
+        let mut count = 0;
+        for tap in self.taps {
+            let a = (tap.at[0] - low[0]) * pitch as isize + (tap.at[1] - low[1]) * c;
+            let b = tap.weights;
+            if let Some(last) = buffer[..count].last_mut()
+                && self.groups == 1
+                && last.a + last.len as isize == a
+                && last.b + (last.len * rows) as isize == b
+            {
+                last.len += self.depth;
+            } else {
+                buffer[count] = Segment { a, b, len: self.depth };
+                count += 1;
+            }
+        }
+        &buffer[..count]
+    }
+
+    /// # Safety
+    /// See [`Correlation::run`].
+    unsafe fn sweep(&self, block: &Block<T>) {
+        for group in 0..self.groups {
+            let weights = self.weights[(group * self.weights_group).min(self.weights.len())..].as_ptr();
+            match self.layout {
+                // SAFETY: passed on.
+                Weights::Rows(step) => unsafe { self.sweep_rows(block, group, weights, step) },
+                // SAFETY: passed on.
+                Weights::Columns(step) => unsafe { self.sweep_columns(block, group, weights, step) },
+            }
+        }
+    }
+
+    /// # Safety
+    /// See [`Correlation::run`].
+    unsafe fn sweep_rows(&self, block: &Block<T>, group: usize, weights: *const T, step: usize) {
+        let mut rest = block.segments;
+        let mut add = false;
+        // At least one round, so that cells without taps become zero.
+        loop {
+            let count = panel(rest, self.cols.min(self.kernels.wide));
+            let (segments, later) = rest.split_at(count);
+            let mut col = 0;
+            while col < self.cols {
+                let cols = (self.cols - col).min(self.kernels.wide);
+                self.for_each_tile::<ROWS>(block, |rows, a, c| {
+                    let tile = Tile {
+                        a: a.map(|p| p.wrapping_add(group * self.depth)),
+                        a_step: 1,
+                        b: weights.wrapping_add(col),
+                        b_step: step as isize,
+                        segments,
+                        c: c.map(|p| p.wrapping_add(group * self.cols + col)),
+                        add,
+                    };
+                    // SAFETY: a cell's pixels lie in the block's rectangle and its result in `out`.
+                    unsafe { self.kernels.tile(rows, cols, &tile) }
+                });
+                col += cols;
+            }
+            rest = later;
+            add = true;
+            if rest.is_empty() {
+                break;
+            }
+        }
+    }
+
+    /// # Safety
+    /// See [`Correlation::run`].
+    unsafe fn sweep_columns(&self, block: &Block<T>, group: usize, weights: *const T, step: usize) {
+        let mut col = 0;
+        while col < self.cols {
+            let cols = (self.cols - col).min(DOT);
+            let b = std::array::from_fn(|j| weights.wrapping_add((col + j.min(cols - 1)) * step));
+            self.for_each_tile::<DOT>(block, |rows, a, c| {
+                let tile = DotTile {
+                    a: a.map(|p| p.wrapping_add(group * self.depth)),
+                    b,
+                    segments: block.segments,
+                    c: c.map(|p| p.wrapping_add(group * self.cols + col)),
+                };
+                // SAFETY: as in `sweep_rows`.
+                unsafe { self.kernels.dot(rows, cols, &tile) }
+            });
+            col += cols;
+        }
+    }
+
+    /// Calls `f` with up to `R` cells at a time: how many, where their pixels begin, where their results go. Tiles cross rows and images,
+    /// so that small maps fill them.
+    #[inline]
+    fn for_each_tile<const R: usize>(&self, block: &Block<T>, mut f: impl FnMut(usize, [*const T; R], [*mut T; R])) {
+        let across = self.step[1] * self.images.c;
+        let mut a = [block.source; R];
+        let mut c = [block.out; R];
+        let mut filled = 0;
+        for image in 0..block.images {
+            for row in 0..block.rows {
+                let mut source = block.source.wrapping_add(image * block.image + row * self.step[0] * block.pitch);
+                let mut out = block.out.wrapping_add(image * self.out_image + row * self.out_step[0]);
+                for _ in 0..self.cells[1] {
+                    a[filled] = source;
+                    c[filled] = out;
+                    filled += 1;
+                    if filled == R {
+                        f(R, a, c);
+                        filled = 0;
+                    }
+                    source = source.wrapping_add(across);
+                    out = out.wrapping_add(self.out_step[1]);
+                }
+            }
+        }
+        if filled > 0 {
+            f(filled, a, c);
+        }
+    }
+}
+
+/// How many leading segments make a panel of at most [`PANEL`] elements, at least one.
+fn panel(segments: &[Segment], cols: usize) -> usize {
+    let mut size = 0;
+    for (i, segment) in segments.iter().enumerate() {
+        size += segment.len * cols;
+        if size > PANEL && i > 0 {
+            return i;
+        }
+    }
+    segments.len()
+}

@@ -1,0 +1,96 @@
+//! Two-dimensional convolutions and their two adjoints: images NHWC, weights HWIO, so that the SIMD lanes run over channels.
+//!
+//! No column matrix is written out. The forward pass and the input gradient are one driver ([`correlate`]), because the input gradient of
+//! a convolution of stride s is s x s correlations of stride 1, one for each class of input pixels with the same remainder; the weight
+//! gradient ([`weight_grad`]) is a product with the pixels as the summed axis. All three end in [`crate::microkernel`].
+
+mod correlate;
+mod forward;
+mod input_grad;
+#[cfg(test)]
+mod tests;
+mod weight_grad;
+mod window;
+
+pub use forward::conv;
+pub use input_grad::conv_input_grad;
+pub use weight_grad::conv_weight_grad;
+
+/// The shape of a convolution: x `[n, h, w, ci]`, weights `[kh, kw, ci / groups, co]`, y `[n, oh, ow, co]`.
+///
+/// Group i reads the i-th `ci / groups` input channels and writes the i-th `co / groups` output channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvDims {
+    /// Images.
+    pub n: usize,
+    /// Height and width of x.
+    pub hw: [usize; 2],
+    /// Channels of x.
+    pub ci: usize,
+    /// Channels of y.
+    pub co: usize,
+    /// Height and width of the kernel.
+    pub kernel: [usize; 2],
+    /// Vertical and horizontal stride.
+    pub stride: [usize; 2],
+    /// Zero padding: `[[top, bottom], [left, right]]`.
+    pub pad: [[usize; 2]; 2],
+    /// Vertical and horizontal distance between kernel taps.
+    pub dilation: [usize; 2],
+    /// Groups; divides `ci` and `co`.
+    pub groups: usize,
+}
+
+impl ConvDims {
+    /// Height and width of y; `None` if a kernel, stride or dilation is 0 or the dilated kernel is larger than the padded image.
+    pub fn out_hw(&self) -> Option<[usize; 2]> {
+        let axis = |i: usize| {
+            let reach = self.kernel[i].checked_sub(1)?.checked_mul(self.dilation[i].checked_sub(1)? + 1)?;
+            let room = (self.hw[i] + self.pad[i][0] + self.pad[i][1]).checked_sub(reach + 1)?;
+            Some(room.checked_div(self.stride[i])? + 1)
+        };
+        Some([axis(0)?, axis(1)?])
+    }
+
+    /// Input channels of a group.
+    fn group_ci(&self) -> usize {
+        self.ci / self.groups
+    }
+
+    /// Output channels of a group.
+    fn group_co(&self) -> usize {
+        self.co / self.groups
+    }
+
+    /// Kernel positions.
+    fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// Checks the three lengths and gives the size of y.
+    ///
+    /// # Panics
+    /// If the geometry is impossible or a slice has another length.
+    #[track_caller]
+    fn check(&self, op: &str, x: usize, w: usize, y: usize) -> [usize; 2] {
+        let Some([oh, ow]) = self.out_hw() else {
+            panic!("{op}: no output for {self:?}");
+        };
+        assert!(
+            self.groups > 0 && self.ci.is_multiple_of(self.groups) && self.co.is_multiple_of(self.groups),
+            "{op}: groups must divide the channels of {self:?}"
+        );
+        assert_eq!(x, self.n * self.hw[0] * self.hw[1] * self.ci, "{op}: length of x for {self:?}");
+        assert_eq!(w, self.taps() * self.group_ci() * self.co, "{op}: length of the weights for {self:?}");
+        assert_eq!(y, self.n * oh * ow * self.co, "{op}: length of y for {self:?}");
+        [oh, ow]
+    }
+
+    /// Multiply-adds of a pass.
+    fn work(&self, out: [usize; 2]) -> usize {
+        self.n * out[0] * out[1] * self.taps() * self.group_ci() * self.co
+    }
+}
+
+/// Multiply-adds below which a pass stays on one thread: about 30 us of arithmetic, a few times what it costs to wake the pool.
+const PAR_WORK: usize = 1 << 20;

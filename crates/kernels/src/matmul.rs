@@ -1,0 +1,251 @@
+//! Matrix products, batched, with transposed operands: small ones straight from the operands, large ones from packed panels.
+
+use crate::Real;
+use crate::microkernel::{DOT, DotTile, Kernels, ROWS, Segment, Tile, kernels};
+use crate::par::{Par, SendPtr, for_each_range};
+use crate::scratch::{self, Slot};
+use crate::transpose::transpose;
+
+/// The shape of a batch of products `out[i] = op(a[i]) op(b[i])`, where op transposes if `ta` or `tb` says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MatMulDims {
+    /// Products.
+    pub batch: usize,
+    /// Rows of the result.
+    pub m: usize,
+    /// Columns of the result.
+    pub n: usize,
+    /// Terms of each sum.
+    pub k: usize,
+    /// Whether a is stored `[k, m]` instead of `[m, k]`.
+    pub ta: bool,
+    /// Whether b is stored `[n, k]` instead of `[k, n]`.
+    pub tb: bool,
+    /// Whether there is one a for the whole batch.
+    pub a_shared: bool,
+    /// Whether there is one b for the whole batch.
+    pub b_shared: bool,
+}
+
+/// Multiply-adds below which a call stays on one thread: about 30 us of arithmetic, a few times what it costs to wake the pool.
+const PAR_WORK: usize = 1 << 20;
+/// Blocks of rows that a large call is cut into for threads.
+const BLOCKS: usize = 16;
+/// Rows that a block has at least.
+const MIN_BLOCK_ROWS: usize = 8 * ROWS;
+/// Rows of the result below which a transposed b is read in place, by dot products, instead of being turned first.
+const FEW_ROWS: usize = 4;
+/// Terms summed in one sweep, and with the widest tile the size of a packed panel: 256 x 64 f32 are 64 KiB of second-level cache.
+const PANEL_K: usize = 256;
+/// Multiply-adds from which panels of b are packed; below, b is small enough to be read where it lies.
+const PACK_WORK: usize = 192 * 192 * 192;
+
+/// `out[i] = op(a[i]) op(b[i])` for each i of the batch: a `[batch, m, k]` (`[batch, k, m]` if `ta`), b `[batch, k, n]` (`[batch, n, k]` if `tb`),
+/// out `[batch, m, n]`; a shared operand has no batch axis.
+///
+/// # Panics
+/// If a length does not fit `dims`.
+#[track_caller]
+pub fn matmul<T: Real>(par: Par, dims: &MatMulDims, a: &[T], b: &[T], out: &mut [T]) {
+    let MatMulDims { batch, m, n, k, .. } = *dims;
+    let copies = |shared: bool| if shared { 1 } else { batch };
+    assert_eq!(a.len(), copies(dims.a_shared) * m * k, "matmul: length of a for {dims:?}");
+    assert_eq!(b.len(), copies(dims.b_shared) * k * n, "matmul: length of b for {dims:?}");
+    assert_eq!(out.len(), batch * m * n, "matmul: length of out for {dims:?}");
+    product(kernels(), par, dims, a, b, out);
+}
+
+fn product<T: Real>(kernels: &'static Kernels<T>, par: Par, dims: &MatMulDims, a: &[T], b: &[T], out: &mut [T]) {
+    let MatMulDims { batch, m, n, k, ta, .. } = *dims;
+    if out.is_empty() {
+        return;
+    }
+    if k == 0 {
+        out.fill(T::ZERO);
+        return;
+    }
+    let mut dims = *dims;
+    if dims.a_shared && dims.b_shared {
+        // One product, copied.
+        let (first, rest) = out.split_at_mut(m * n);
+        dims.batch = 1;
+        single(kernels, par, &dims, a, b, first);
+        for copy in rest.chunks_exact_mut(m * n) {
+            copy.copy_from_slice(first);
+        }
+        return;
+    }
+    if dims.b_shared && !ta {
+        // The rows of all a's are the rows of one product.
+        dims.m *= batch;
+        dims.batch = 1;
+        return single(kernels, par, &dims, a, b, out);
+    }
+    let spread = par == Par::Rayon && batch > 1 && batch * m * n * k >= PAR_WORK;
+    let inner = if spread { Par::Seq } else { par };
+    let result = SendPtr::new(out);
+    let one = |i: usize| {
+        let a = if dims.a_shared { a } else { &a[i * m * k..][..m * k] };
+        let b = if dims.b_shared { b } else { &b[i * k * n..][..k * n] };
+        // SAFETY: the i-th of `batch` disjoint parts of out, which this call borrows mutably.
+        let out = unsafe { std::slice::from_raw_parts_mut(result.get().add(i * m * n), m * n) };
+        single(kernels, inner, &dims, a, b, out);
+    };
+    if spread {
+        let grain = (PAR_WORK / 4).div_ceil(m * n * k);
+        for_each_range(par, batch, grain, |first, last| (first..last).for_each(one));
+    } else {
+        (0..batch).for_each(one);
+    }
+}
+
+/// One product; no size is 0.
+fn single<T: Real>(kernels: &'static Kernels<T>, par: Par, dims: &MatMulDims, a: &[T], b: &[T], out: &mut [T]) {
+    let MatMulDims { m, n, k, ta, tb, .. } = *dims;
+    let par = if m * n * k < PAR_WORK { Par::Seq } else { par };
+    // A vector is stored the same way whether it is transposed or not.
+    let (a_along_k, b_along_k) = (!ta || m == 1, tb || n == 1);
+    if n == 1 && !a_along_k {
+        // out^T = b^T a: the lanes run over the rows of out, as a lies.
+        let job = Job { kernels, m: 1, n: m, k, a: b, a_row: 0, a_step: 1, b: a, b_row: m, out: SendPtr::new(out) };
+        return job.run(par);
+    }
+    if a_along_k && b_along_k && (n == 1 || m < FEW_ROWS) {
+        return dots(kernels, par, dims, a, b, out);
+    }
+    let (a_row, a_step) = if ta { (1, m) } else { (k, 1) };
+    let out = SendPtr::new(out);
+    if tb && n > 1 {
+        scratch::with::<T, _>(Slot::Weights, k * n, |turned| {
+            transpose(b, n, k, turned);
+            Job { kernels, m, n, k, a, a_row, a_step, b: turned, b_row: n, out }.run(par);
+        });
+    } else {
+        Job { kernels, m, n, k, a, a_row, a_step, b, b_row: n, out }.run(par);
+    }
+}
+
+/// `out[i, j] = <a[i], b[j]>`, both contiguous: for few columns or few rows.
+fn dots<T: Real>(kernels: &'static Kernels<T>, par: Par, dims: &MatMulDims, a: &[T], b: &[T], out: &mut [T]) {
+    let MatMulDims { m, n, k, .. } = *dims;
+    let out = SendPtr::new(out);
+    let segments = [Segment { a: 0, b: 0, len: k }];
+    let columns = |first: usize, last: usize, rows: [usize; 2]| {
+        for i in (rows[0]..rows[1]).step_by(DOT) {
+            let r = (rows[1] - i).min(DOT);
+            for j in (first..last).step_by(DOT) {
+                let c = (last - j).min(DOT);
+                let tile = DotTile {
+                    a: std::array::from_fn(|d| a[(i + d.min(r - 1)) * k..].as_ptr()),
+                    b: std::array::from_fn(|d| b[(j + d.min(c - 1)) * k..].as_ptr()),
+                    segments: &segments,
+                    c: std::array::from_fn(|d| out.get().wrapping_add((i + d.min(r - 1)) * n + j)),
+                };
+                // SAFETY: rows i..i + r of a and j..j + c of b have k elements each, and ranges of out are disjoint.
+                unsafe { kernels.dot(r, c, &tile) }
+            }
+        }
+    };
+    if m >= n {
+        for_each_range(par, m, (PAR_WORK / 4).div_ceil(n * k).next_multiple_of(DOT), |first, last| {
+            columns(0, n, [first, last])
+        });
+    } else {
+        for_each_range(par, n, (PAR_WORK / 4).div_ceil(m * k).next_multiple_of(DOT), |first, last| {
+            columns(first, last, [0, m])
+        });
+    }
+}
+
+/// `out = a b` with b `[k, n]` row-major and any strides in a.
+struct Job<'a, T: 'static> {
+    kernels: &'static Kernels<T>,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: &'a [T],
+    a_row: usize,
+    a_step: usize,
+    b: &'a [T],
+    b_row: usize,
+    out: SendPtr<T>,
+}
+
+impl<T: Real> Job<'_, T> {
+    fn run(&self, par: Par) {
+        let whole = [0, self.m];
+        if self.m * self.n * self.k < PACK_WORK || self.m < MIN_BLOCK_ROWS {
+            if par == Par::Seq {
+                return self.direct(whole, [0, self.n]);
+            }
+            if self.m >= self.n {
+                let grain = self.m.div_ceil(BLOCKS).next_multiple_of(ROWS);
+                for_each_range(par, self.m, grain, |first, last| self.direct([first, last], [0, self.n]));
+            } else {
+                let grain = self.n.div_ceil(BLOCKS).next_multiple_of(self.kernels.wide);
+                for_each_range(par, self.n, grain, |first, last| self.direct(whole, [first, last]));
+            }
+        } else {
+            self.packed(par);
+        }
+    }
+
+    /// From the operands as they lie.
+    fn direct(&self, rows: [usize; 2], cols: [usize; 2]) {
+        for j in (cols[0]..cols[1]).step_by(self.kernels.wide) {
+            let width = (cols[1] - j).min(self.kernels.wide);
+            self.column(rows, j, width, [0, self.k], &self.b[j..], self.b_row);
+        }
+    }
+
+    /// All tiles of a column of tiles, for a range of k; b begins at the first of them.
+    fn column(&self, rows: [usize; 2], col: usize, width: usize, ks: [usize; 2], b: &[T], b_row: usize) {
+        let len = ks[1] - ks[0];
+        assert!((len - 1) * b_row + width <= b.len());
+        let segments = [Segment { a: (ks[0] * self.a_step) as isize, b: 0, len }];
+        for i in (rows[0]..rows[1]).step_by(ROWS) {
+            let r = (rows[1] - i).min(ROWS);
+            let tile = Tile {
+                a: std::array::from_fn(|d| self.a.as_ptr().wrapping_add((i + d.min(r - 1)) * self.a_row)),
+                a_step: self.a_step as isize,
+                b: b.as_ptr(),
+                b_step: b_row as isize,
+                segments: &segments,
+                c: std::array::from_fn(|d| self.out.get().wrapping_add((i + d.min(r - 1)) * self.n + col)),
+                add: ks[0] > 0,
+            };
+            // SAFETY: a has m x k elements under its strides, b was checked above, and ranges of out are disjoint.
+            unsafe { self.kernels.tile(r, width, &tile) }
+        }
+    }
+
+    /// Panels of b are copied so that a tile reads them as one stream, and so are the rows of a transposed a.
+    fn packed(&self, par: Par) {
+        let wide = self.kernels.wide;
+        let panels = self.n.div_ceil(wide);
+        let grain = self.m.div_ceil(BLOCKS).next_multiple_of(ROWS).max(MIN_BLOCK_ROWS);
+        for k0 in (0..self.k).step_by(PANEL_K) {
+            let k1 = (k0 + PANEL_K).min(self.k);
+            scratch::with::<T, _>(Slot::Weights, panels * wide * (k1 - k0), |packed| {
+                for (p, panel) in packed.chunks_exact_mut(wide * (k1 - k0)).enumerate() {
+                    let width = (self.n - p * wide).min(wide);
+                    for (row, to) in panel.chunks_exact_mut(wide).enumerate() {
+                        let from = (k0 + row) * self.b_row + p * wide;
+                        to[..width].copy_from_slice(&self.b[from..from + width]);
+                    }
+                }
+                let packed = &*packed;
+                for_each_range(par, self.m, grain, |first, last| {
+                    for (p, panel) in packed.chunks_exact(wide * (k1 - k0)).enumerate() {
+                        let width = (self.n - p * wide).min(wide);
+                        self.column([first, last], p * wide, width, [k0, k1], panel, wide);
+                    }
+                });
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "matmul_tests.rs"]
+mod tests;

@@ -1,0 +1,88 @@
+use super::*;
+use crate::microkernel::kernels_of;
+use crate::simd::Isa;
+use proptest::prelude::*;
+
+fn noise(len: usize, seed: usize) -> Vec<f64> {
+    // Multiples of 1/512 are exact in f32.
+    (0..len).map(|i| ((i * 7919 + seed * 104_729) % 1021) as f64 / 512.0 - 1.0).collect()
+}
+
+fn naive(d: &MatMulDims, a: &[f64], b: &[f64]) -> Vec<f64> {
+    let mut out = Vec::new();
+    for batch in 0..d.batch {
+        let a = &a[if d.a_shared { 0 } else { batch * d.m * d.k }..];
+        let b = &b[if d.b_shared { 0 } else { batch * d.n * d.k }..];
+        for i in 0..d.m {
+            for j in 0..d.n {
+                let term = |p: usize| {
+                    a[if d.ta { p * d.m + i } else { i * d.k + p }] * b[if d.tb { j * d.k + p } else { p * d.n + j }]
+                };
+                out.push((0..d.k).map(term).sum());
+            }
+        }
+    }
+    out
+}
+
+fn compare<T: Real>(d: &MatMulDims) {
+    let a = noise(if d.a_shared { 1 } else { d.batch } * d.m * d.k, 1);
+    let b = noise(if d.b_shared { 1 } else { d.batch } * d.n * d.k, 2);
+    let expected = naive(d, &a, &b);
+    let to = |v: &[f64]| v.iter().map(|&v| T::from_f64(v)).collect::<Vec<T>>();
+    let (a, b) = (to(&a), to(&b));
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let run = |par| {
+            let mut out = vec![T::from_f64(f64::NAN); expected.len()];
+            product(kernels_of::<T>(isa), par, d, &a, &b, &mut out);
+            out
+        };
+        let (seq, rayon) = (run(Par::Seq), run(Par::Rayon));
+        assert!(
+            bytemuck::cast_slice::<T, u8>(&seq) == bytemuck::cast_slice::<T, u8>(&rayon),
+            "threads matter for {isa:?} {d:?}"
+        );
+        let tolerance = T::EPSILON.to_f64() * (4.0 + (d.k as f64).powf(1.5));
+        for (i, (got, want)) in seq.iter().zip(&expected).enumerate() {
+            assert!((got.to_f64() - want).abs() <= tolerance, "out[{i}] = {got}, not {want}, for {isa:?} {d:?}");
+        }
+    }
+}
+
+fn check(d: &MatMulDims) {
+    compare::<f32>(d);
+    compare::<f64>(d);
+}
+
+fn dims(m: usize, n: usize, k: usize) -> MatMulDims {
+    MatMulDims { batch: 1, m, n, k, ta: false, tb: false, a_shared: false, b_shared: false }
+}
+
+#[test]
+fn large_products_are_packed_and_split() {
+    for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
+        check(&MatMulDims { ta, tb, ..dims(200, 195, 300) });
+    }
+    check(&MatMulDims { batch: 9, ..dims(64, 64, 64) });
+    check(&dims(3, 900, 500));
+    check(&MatMulDims { tb: true, ..dims(3, 900, 500) });
+    check(&MatMulDims { tb: true, ..dims(2000, 1, 700) });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn agrees_with_the_definition(
+        batch in 0..4usize,
+        m in 0..30usize,
+        n in 0..80usize,
+        k in 0..40usize,
+        flags in any::<[bool; 4]>(),
+        ones in any::<[bool; 3]>(),
+    ) {
+        let [ta, tb, a_shared, b_shared] = flags;
+        let or_one = |size: usize, one: bool| if one { 1 } else { size };
+        check(&MatMulDims { batch, m: or_one(m, ones[0] && ones[1]), n: or_one(n, ones[1] && ones[2]), k: or_one(k, ones[2] && ones[0]), ta, tb, a_shared, b_shared });
+    }
+}

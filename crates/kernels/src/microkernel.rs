@@ -1,0 +1,345 @@
+//! The two loops that every matrix product and convolution ends in, compiled for each instruction set and each tile size.
+//!
+//! `tile`: `C[i, j] = sum over segments, over k: A[i][k] * B[k][j]`, the lanes running over j. The rows of A are pointers, so a row may be a row of a matrix
+//! or a patch of an image (the indirect convolution of Dukhan, 2019, arXiv:1907.02129), and nothing is packed.
+//! `dot`: the same sum with the lanes running over k, for when there are too few columns to fill a register.
+//!
+//! An element's sum is one chain of multiply-adds over k in ascending order (`tile`), whatever tile it falls into: how work is cut into
+//! tiles never changes a bit.
+
+use std::marker::PhantomData;
+
+use pulp::MemMask;
+
+use crate::Real;
+use crate::simd::{Isa, Simd, isa};
+
+/// Rows of the largest tile.
+pub(crate) const ROWS: usize = 6;
+/// Registers across the largest tile. 6 x 4 accumulators, 4 of B and 1 of A are 29 of AVX-512's 32; with 16 registers a tile is 6 x 2.
+const WIDE: usize = 4;
+/// Rows and columns of the largest `dot` tile.
+pub(crate) const DOT: usize = 4;
+
+/// A run of k: `len` steps from these offsets (in elements) to the rows of A and to B.
+#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(crate) struct Segment {
+    pub(crate) a: isize,
+    pub(crate) b: isize,
+    pub(crate) len: usize,
+}
+
+/// A tile of a product, at most [`ROWS`] x [`Kernels::wide`] columns.
+pub(crate) struct Tile<'a, T> {
+    /// Each row of A at offset 0.
+    pub(crate) a: [*const T; ROWS],
+    /// From one k to the next in A.
+    pub(crate) a_step: isize,
+    /// The first column of B at offset 0; columns are contiguous.
+    pub(crate) b: *const T,
+    /// From one k to the next in B.
+    pub(crate) b_step: isize,
+    pub(crate) segments: &'a [Segment],
+    /// Where each row of the result goes; columns are contiguous.
+    pub(crate) c: [*mut T; ROWS],
+    /// Add to what is there instead of overwriting it.
+    pub(crate) add: bool,
+}
+
+/// A tile of dot products, at most [`DOT`] x [`DOT`].
+pub(crate) struct DotTile<'a, T> {
+    /// Each row of A at offset 0; contiguous along k.
+    pub(crate) a: [*const T; DOT],
+    /// Each column of B at offset 0; contiguous along k.
+    pub(crate) b: [*const T; DOT],
+    pub(crate) segments: &'a [Segment],
+    /// Where each row of the result goes; columns are contiguous.
+    pub(crate) c: [*mut T; DOT],
+}
+
+type TileFn<T> = unsafe fn(&Tile<T>, usize);
+type DotFn<T> = unsafe fn(&DotTile<T>);
+
+/// The micro-kernels of one instruction set.
+pub(crate) struct Kernels<T: 'static> {
+    /// Elements of a register.
+    pub(crate) lanes: usize,
+    /// Columns of the widest tile.
+    pub(crate) wide: usize,
+    tile: [[TileFn<T>; WIDE]; ROWS],
+    dot: [[DotFn<T>; DOT]; DOT],
+}
+
+impl<T: Real> Kernels<T> {
+    /// Computes the first `rows` rows and `cols` columns of a tile.
+    ///
+    /// # Safety
+    /// `rows` is 1..=[`ROWS`], `cols` 1..=[`Kernels::wide`]. For each row, segment and k the element of A is readable, for each
+    /// segment and k so are `cols` elements of B, and `cols` elements of each row of C are writable (readable and initialised too when adding) and no part of A or B.
+    #[inline]
+    pub(crate) unsafe fn tile(&self, rows: usize, cols: usize, tile: &Tile<T>) {
+        debug_assert!((1..=ROWS).contains(&rows) && (1..=self.wide).contains(&cols));
+        // SAFETY: the caller vouches for the memory, the table for the instruction set.
+        unsafe { self.tile[rows - 1][(cols - 1) / self.lanes](tile, cols) }
+    }
+
+    /// Computes the first `rows` rows and `cols` columns of a tile of dot products.
+    ///
+    /// # Safety
+    /// `rows` and `cols` are 1..=[`DOT`]. For each segment, `len` elements of each row and column are readable, and `cols`
+    /// elements of each row of C are writable and no part of A or B.
+    #[inline]
+    pub(crate) unsafe fn dot(&self, rows: usize, cols: usize, tile: &DotTile<T>) {
+        debug_assert!((1..=DOT).contains(&rows) && (1..=DOT).contains(&cols));
+        // SAFETY: the caller vouches for the memory, the table for the instruction set.
+        unsafe { self.dot[rows - 1][cols - 1](tile) }
+    }
+}
+
+/// The micro-kernels of the instruction set in use.
+#[inline]
+pub(crate) fn kernels<T: Real>() -> &'static Kernels<T> {
+    kernels_of(isa())
+}
+
+/// The micro-kernels of an instruction set, which must be available.
+#[inline]
+pub(crate) fn kernels_of<T: Real>(isa: Isa) -> &'static Kernels<T> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => Table::<T, pulp::x86::V4>::KERNELS,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => Table::<T, pulp::x86::V3>::KERNELS,
+        _ => Table::<T, pulp::Scalar128b>::KERNELS,
+    }
+}
+
+struct Table<T, S>(PhantomData<(T, S)>);
+
+impl<T: Real, S: Simd> Table<T, S> {
+    const LANES: usize = if T::IS_F32 { S::F32_LANES } else { S::F64_LANES };
+    const WIDE: usize = if S::REGISTER_COUNT >= 32 { WIDE } else { 2 };
+    const KERNELS: &'static Kernels<T> = &Kernels {
+        lanes: Self::LANES,
+        wide: Self::LANES * Self::WIDE,
+        tile: [
+            Self::tiles::<1>(),
+            Self::tiles::<2>(),
+            Self::tiles::<3>(),
+            Self::tiles::<4>(),
+            Self::tiles::<5>(),
+            Self::tiles::<6>(),
+        ],
+        dot: [Self::dots::<1>(), Self::dots::<2>(), Self::dots::<3>(), Self::dots::<4>()],
+    };
+
+    const fn tiles<const R: usize>() -> [TileFn<T>; WIDE] {
+        let two: TileFn<T> = run_tile::<T, S, R, 2>;
+        if Self::WIDE == WIDE {
+            [run_tile::<T, S, R, 1>, two, run_tile::<T, S, R, 3>, run_tile::<T, S, R, 4>]
+        } else {
+            [run_tile::<T, S, R, 1>, two, two, two]
+        }
+    }
+
+    const fn dots<const R: usize>() -> [DotFn<T>; DOT] {
+        [run_dot::<T, S, R, 1>, run_dot::<T, S, R, 2>, run_dot::<T, S, R, 3>, run_dot::<T, S, R, 4>]
+    }
+}
+
+/// # Safety
+/// See [`Kernels::tile`]; `S` is available and `cols` needs exactly `V` registers.
+unsafe fn run_tile<T: Real, S: Simd, const R: usize, const V: usize>(tile: &Tile<T>, cols: usize) {
+    struct Run<'a, T, S, const R: usize, const V: usize>(S, &'a Tile<'a, T>, usize);
+    impl<T: Real, S: Simd, const R: usize, const V: usize> pulp::WithSimd for Run<'_, T, S, R, V> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<Same: pulp::Simd>(self, _: Same) {
+            // SAFETY: passed on from `run_tile`.
+            unsafe { tile_body::<T, S, R, V>(self.0, self.1, self.2) }
+        }
+    }
+    // SAFETY: the caller vouches for the instruction set.
+    let simd = unsafe { token::<S>() };
+    simd.vectorize(Run::<T, S, R, V>(simd, tile, cols));
+}
+
+/// # Safety
+/// See [`Kernels::dot`]; `S` is available.
+unsafe fn run_dot<T: Real, S: Simd, const R: usize, const C: usize>(tile: &DotTile<T>) {
+    struct Run<'a, T, S, const R: usize, const C: usize>(S, &'a DotTile<'a, T>);
+    impl<T: Real, S: Simd, const R: usize, const C: usize> pulp::WithSimd for Run<'_, T, S, R, C> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<Same: pulp::Simd>(self, _: Same) {
+            // SAFETY: passed on from `run_dot`.
+            unsafe { dot_body::<T, S, R, C>(self.0, self.1) }
+        }
+    }
+    // SAFETY: the caller vouches for the instruction set.
+    let simd = unsafe { token::<S>() };
+    simd.vectorize(Run::<T, S, R, C>(simd, tile));
+}
+
+/// The proof that `S` is available, from nothing.
+///
+/// # Safety
+/// `S` is available.
+#[inline(always)]
+unsafe fn token<S: Simd>() -> S {
+    const { assert!(size_of::<S>() == 0) };
+    // SAFETY: a value without bytes can be read from any aligned address; the caller vouches for what it stands for.
+    unsafe { std::ptr::NonNull::<S>::dangling().read() }
+}
+
+/// # Safety
+/// See [`run_tile`].
+#[inline(always)]
+unsafe fn tile_body<T: Real, S: Simd, const R: usize, const V: usize>(simd: S, t: &Tile<T>, cols: usize) {
+    let lanes = T::lanes::<S>();
+    let last = Mask::first(simd, cols - (V - 1) * lanes);
+    let mut acc = [[T::splat(simd, T::ZERO); V]; R];
+    for segment in t.segments {
+        // Pointers step past the last element before the loop ends: hence the wrapping arithmetic.
+        let mut a: [*const T; R] = std::array::from_fn(|i| t.a[i].wrapping_offset(segment.a));
+        let mut b = t.b.wrapping_offset(segment.b);
+        for _ in 0..segment.len {
+            // SAFETY: the caller vouches for `cols` elements of this row of B and for this k in each row of A.
+            unsafe {
+                let row: [T::Reg<S>; V] = std::array::from_fn(|v| {
+                    if v + 1 < V { T::load(simd, b.add(v * lanes)) } else { last.load(simd, b.add(v * lanes)) }
+                });
+                for i in 0..R {
+                    let x = T::splat(simd, *a[i]);
+                    for v in 0..V {
+                        acc[i][v] = T::vfma(simd, x, row[v], acc[i][v]);
+                    }
+                    a[i] = a[i].wrapping_offset(t.a_step);
+                }
+            }
+            b = b.wrapping_offset(t.b_step);
+        }
+    }
+    for (i, row) in acc.into_iter().enumerate() {
+        for (v, mut sum) in row.into_iter().enumerate() {
+            // SAFETY: the caller vouches for `cols` elements of this row of C.
+            unsafe {
+                let c = t.c[i].add(v * lanes);
+                if v + 1 < V {
+                    if t.add {
+                        sum = T::vadd(simd, sum, T::load(simd, c));
+                    }
+                    T::store(simd, c, sum);
+                } else {
+                    if t.add {
+                        sum = T::vadd(simd, sum, last.load(simd, c));
+                    }
+                    last.store(simd, c, sum);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// See [`run_dot`].
+#[inline(always)]
+unsafe fn dot_body<T: Real, S: Simd, const R: usize, const C: usize>(simd: S, t: &DotTile<T>) {
+    let lanes = T::lanes::<S>();
+    let mut acc = [[T::splat(simd, T::ZERO); C]; R];
+    for segment in t.segments {
+        let a: [*const T; R] = std::array::from_fn(|i| t.a[i].wrapping_offset(segment.a));
+        let b: [*const T; C] = std::array::from_fn(|j| t.b[j].wrapping_offset(segment.b));
+        let whole = segment.len / lanes * lanes;
+        let mut k = 0;
+        while k < whole {
+            // SAFETY: the caller vouches for `len` elements of each row and column, and k + lanes <= len.
+            unsafe {
+                let y: [T::Reg<S>; C] = std::array::from_fn(|j| T::load(simd, b[j].add(k)));
+                for i in 0..R {
+                    let x = T::load(simd, a[i].add(k));
+                    for j in 0..C {
+                        acc[i][j] = T::vfma(simd, x, y[j], acc[i][j]);
+                    }
+                }
+            }
+            k += lanes;
+        }
+        if k < segment.len {
+            let rest = Mask::first(simd, segment.len - k);
+            // SAFETY: as above; the mask ends at len.
+            unsafe {
+                let y: [T::Reg<S>; C] = std::array::from_fn(|j| rest.load(simd, b[j].add(k)));
+                for i in 0..R {
+                    let x = rest.load(simd, a[i].add(k));
+                    for j in 0..C {
+                        acc[i][j] = T::vfma(simd, x, y[j], acc[i][j]);
+                    }
+                }
+            }
+        }
+    }
+    for (i, row) in acc.into_iter().enumerate() {
+        for (j, sum) in row.into_iter().enumerate() {
+            // SAFETY: the caller vouches for `C` elements of this row of C.
+            unsafe { *t.c[i].add(j) = lane_sum::<T, S>(simd, sum) }
+        }
+    }
+}
+
+/// The first lanes of a register; for either element type, because the two have registers of one size.
+#[derive(Clone, Copy)]
+struct Mask<S: Simd> {
+    f32s: MemMask<S::m32s>,
+    f64s: MemMask<S::m64s>,
+}
+
+impl<S: Simd> Mask<S> {
+    #[inline(always)]
+    fn first(simd: S, count: usize) -> Self {
+        // A fresh `MemMask` is loaded through by the masked instruction; the one that `mask_between` gives, by a jump into a table.
+        Self {
+            f32s: MemMask::new(simd.mask_between_m32s(0, count as u32).mask()),
+            f64s: MemMask::new(simd.mask_between_m64s(0, count as u64).mask()),
+        }
+    }
+
+    /// # Safety
+    /// The elements of the mask are readable; the others are not accessed.
+    #[inline(always)]
+    unsafe fn load<T: Real>(self, simd: S, p: *const T) -> T::Reg<S> {
+        // SAFETY: passed on; T is the type that IS_F32 says.
+        unsafe {
+            if T::IS_F32 {
+                pulp::cast(simd.mask_load_ptr_f32s(self.f32s, p.cast()))
+            } else {
+                pulp::cast(simd.mask_load_ptr_f64s(self.f64s, p.cast()))
+            }
+        }
+    }
+
+    /// # Safety
+    /// The elements of the mask are writable; the others are not accessed.
+    #[inline(always)]
+    unsafe fn store<T: Real>(self, simd: S, p: *mut T, v: T::Reg<S>) {
+        // SAFETY: passed on; T is the type that IS_F32 says.
+        unsafe {
+            if T::IS_F32 {
+                simd.mask_store_ptr_f32s(self.f32s, p.cast(), pulp::cast(v));
+            } else {
+                simd.mask_store_ptr_f64s(self.f64s, p.cast(), pulp::cast(v));
+            }
+        }
+    }
+}
+
+/// The sum of a register's lanes.
+#[inline(always)]
+fn lane_sum<T: Real, S: Simd>(simd: S, v: T::Reg<S>) -> T {
+    if T::IS_F32 {
+        T::from_f64(simd.reduce_sum_f32s(pulp::cast(v)).into())
+    } else {
+        T::from_f64(simd.reduce_sum_f64s(pulp::cast(v)))
+    }
+}
