@@ -33,7 +33,7 @@ fn check(f: &Function<'_>, inputs: &[Tensor], at: usize, order: usize, tolerance
     let values = run(f, inputs);
     let cotangents: Vec<Tensor> = values.iter().enumerate().map(|(i, y)| random_like(y, key.fold(i as u64))).collect();
     let moving: Vec<usize> = (0..inputs.len()).filter(|&i| inputs[i].dtype().is_float()).collect();
-    
+
     let directions: Vec<Tensor> = moving.iter().map(|&i| random_like(&inputs[i], key.fold(1000 + i as u64))).collect();
     let tape = Tape::eager();
     let xs: Vec<Var<'_>> = inputs.iter().map(|x| tape.var(x)).collect();
@@ -55,7 +55,9 @@ fn check(f: &Function<'_>, inputs: &[Tensor], at: usize, order: usize, tolerance
     let scale = 1.0 + analytic.abs().max(numeric.abs());
     let differs = (analytic - numeric).abs() > tolerance * scale;
     if differs || !analytic.is_finite() {
-        return Err(format!("order {at}: the gradient gives {analytic}, differences give {numeric} (tolerance {tolerance})"));
+        return Err(format!(
+            "order {at}: the gradient gives {analytic}, differences give {numeric} (tolerance {tolerance})"
+        ));
     }
     if at == order {
         return Ok(());

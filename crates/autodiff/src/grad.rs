@@ -42,11 +42,7 @@ pub fn grad_detached<'t>(y: Var<'t>, xs: &[Var<'t>]) -> Vec<Var<'t>> {
 pub fn vjp<'t>(ys: &[Var<'t>], cotangents: &[Var<'t>], xs: &[Var<'t>]) -> Vec<Var<'t>> {
     assert_eq!(ys.len(), cotangents.len(), "a cotangent for each value");
     let found = sweep(ys, cotangents, xs);
-    found
-        .into_iter()
-        .zip(xs)
-        .map(|(g, x)| g.unwrap_or_else(|| x.tape().zeros(x.shape(), x.dtype())))
-        .collect()
+    found.into_iter().zip(xs).map(|(g, x)| g.unwrap_or_else(|| x.tape().zeros(x.shape(), x.dtype()))).collect()
 }
 
 /// Jacobian-vector product: tangents of `ys` when `xs` move along `tangents`. The transpose of the (linear) transpose, so it

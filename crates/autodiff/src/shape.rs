@@ -12,9 +12,13 @@ use crate::prim::{Conv, Prim};
 pub fn shape(prim: &Prim, ins: &[Aval]) -> Result<Aval, String> {
     let arity = |n: usize| if ins.len() == n { Ok(()) } else { Err(format!("{} inputs, not {n}", ins.len())) };
     let float = |i: usize| if ins[i].dtype.is_float() { Ok(()) } else { Err(format!("input {i} is {}", ins[i])) };
-    let index = |i: usize| if ins[i].dtype == DType::U32 { Ok(()) } else { Err(format!("input {i} is {}, not u32", ins[i])) };
-    let rank = |i: usize, r: usize| if ins[i].shape.len() == r { Ok(()) } else { Err(format!("input {i} is {}, not of rank {r}", ins[i])) };
-    let same_type = || if ins.iter().all(|x| x.dtype == ins[0].dtype) { Ok(()) } else { Err("the types differ".to_string()) };
+    let index =
+        |i: usize| if ins[i].dtype == DType::U32 { Ok(()) } else { Err(format!("input {i} is {}, not u32", ins[i])) };
+    let rank = |i: usize, r: usize| {
+        if ins[i].shape.len() == r { Ok(()) } else { Err(format!("input {i} is {}, not of rank {r}", ins[i])) }
+    };
+    let same_type =
+        || if ins.iter().all(|x| x.dtype == ins[0].dtype) { Ok(()) } else { Err("the types differ".to_string()) };
     let ok = |shape: Shape, dtype: DType| Ok(Aval { shape, dtype });
     match prim {
         Prim::Unary(_) => {

@@ -78,7 +78,11 @@ impl Tape {
 
     /// A known value.
     pub fn constant(&self, value: &Tensor) -> Var<'_> {
-        self.push(Node { source: Source::Const(value.clone()), aval: value.aval(), value: self.eager.then(|| value.clone()) })
+        self.push(Node {
+            source: Source::Const(value.clone()),
+            aval: value.aval(),
+            value: self.eager.then(|| value.clone()),
+        })
     }
 
     /// A known number of shape `[]`.

@@ -183,7 +183,12 @@ impl Tensor {
     /// If the rows are not there.
     #[track_caller]
     pub fn rows(&self, start: usize, len: usize) -> Tensor {
-        assert!(self.shape().first().is_some_and(|&r| start + len <= r), "rows {start}..{} of {}", start + len, self.aval);
+        assert!(
+            self.shape().first().is_some_and(|&r| start + len <= r),
+            "rows {start}..{} of {}",
+            start + len,
+            self.aval
+        );
         let row = self.aval.bytes() / self.shape()[0].max(1);
         let buffer = Buffer::copy_of(&self.bytes()[start * row..(start + len) * row]);
         Tensor::from_buffer(Aval { shape: self.aval.shape.with(0, len), dtype: self.dtype() }, buffer)

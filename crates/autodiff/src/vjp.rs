@@ -75,7 +75,10 @@ pub(crate) fn vjp<'t>(prim: &Prim, xs: &[Var<'t>], y: Var<'t>, g: Var<'t>, need:
         }
         Prim::Conv(conv) => {
             let (x, w) = (xs[0], xs[1]);
-            smallvec![want(0, &|| g.conv_input_grad(w, *conv, x.hw())), want(1, &|| x.conv_weight_grad(g, *conv, w.kernel()))]
+            smallvec![
+                want(0, &|| g.conv_input_grad(w, *conv, x.hw())),
+                want(1, &|| x.conv_weight_grad(g, *conv, w.kernel()))
+            ]
         }
         Prim::ConvInputGrad { conv, .. } => {
             let (h, w) = (xs[0], xs[1]);
@@ -114,7 +117,14 @@ pub(crate) fn vjp<'t>(prim: &Prim, xs: &[Var<'t>], y: Var<'t>, g: Var<'t>, need:
         }
         Prim::Custom(custom) => {
             let cotangents = custom.0.vjp(xs, y, g);
-            assert_eq!(cotangents.len(), xs.len(), "{} gave {} cotangents for {} inputs", custom.0.name(), cotangents.len(), xs.len());
+            assert_eq!(
+                cotangents.len(),
+                xs.len(),
+                "{} gave {} cotangents for {} inputs",
+                custom.0.name(),
+                cotangents.len(),
+                xs.len()
+            );
             cotangents.into()
         }
     }

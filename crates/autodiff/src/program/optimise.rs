@@ -46,9 +46,10 @@ fn rewrite(nodes: Vec<Node>, outputs: Vec<Id>) -> (Vec<Node>, Vec<Id>) {
                 } else {
                     let key = (discriminant(&prim), ins.clone());
                     let bucket = seen.entry(key).or_default();
-                    let known = bucket.iter().copied().find(
-                        |&i| matches!(&out[i as usize].source, Source::Eqn { prim: p, .. } if *p == prim),
-                    );
+                    let known = bucket
+                        .iter()
+                        .copied()
+                        .find(|&i| matches!(&out[i as usize].source, Source::Eqn { prim: p, .. } if *p == prim));
                     known.unwrap_or_else(|| {
                         let new = push(&mut out, Node { source: Source::Eqn { prim, ins }, aval, value: None });
                         bucket.push(new);

@@ -1,0 +1,72 @@
+//! Every primitive's derivatives of orders 1, 2 and 3 against finite differences; adjoint identities of the linear ones.
+
+mod common;
+
+use common::{CUSTOM, Case, KINDS, cases, kind};
+use metaforge_autodiff::{DType, Key, Prim, Tape, Tensor, Unary, Var, check_grads, vjp};
+use proptest::prelude::*;
+
+#[test]
+fn gradcheck_every_kind_has_a_case() {
+    let mut seen = [false; KINDS];
+    seen[CUSTOM] = true;
+    cases(0).iter().for_each(|case| seen[kind(&case.prim)] = true);
+    let missing: Vec<usize> = (0..KINDS).filter(|&k| !seen[k]).collect();
+    assert!(missing.is_empty(), "kinds without a case: {missing:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The sine behind each primitive makes its cotangent depend on its operands, so that the rules of its rules are reached.
+    #[test]
+    fn gradcheck_orders_1_to_3(seed in any::<u64>()) {
+        for (i, case) in cases(seed).iter().enumerate() {
+            // No gradient flows through these two, by definition.
+            if matches!(case.prim, Prim::StopGradient | Prim::Uniform(_)) {
+                continue;
+            }
+            let key = Key::new(seed).fold(i as u64);
+            let checked = check_grads(|xs| vec![case.apply(xs).sin()], &case.ins, 3, 1e-6, key);
+            prop_assert!(checked.is_ok(), "{} of {:?}: {}", case.prim, avals(case), checked.unwrap_err());
+        }
+    }
+
+    /// <A x, y> = <x, A'y> for every primitive that is linear in an operand, exact to rounding.
+    #[test]
+    fn gradcheck_adjoint_identities(seed in any::<u64>()) {
+        for case in cases(seed) {
+            for slot in linear_in(&case.prim) {
+                let tape = Tape::eager();
+                let xs: Vec<Var<'_>> = case.ins.iter().map(|x| tape.var(x)).collect();
+                let out = Var::record(case.prim.clone(), &xs);
+                let y = tape.constant(&uniform(&out.shape(), Key::new(seed)));
+                let back = vjp(&[out], &[y], &[xs[slot]])[0];
+                let (left, right) = ((out * y).sum().value().item(), (back * xs[slot]).sum().value().item());
+                let scale = (out.abs() * y.abs()).sum().value().item() + (back.abs() * xs[slot].abs()).sum().value().item();
+                prop_assert!((left - right).abs() <= 1e-13 * (1.0 + scale), "{} in operand {slot}: {left} and {right}", case.prim);
+            }
+        }
+    }
+}
+
+/// The operands in which a primitive is linear.
+fn linear_in(prim: &Prim) -> Vec<usize> {
+    match prim {
+        Prim::Unary(Unary::Neg) | Prim::Reshape(_) | Prim::Permute(_) | Prim::Broadcast(_) | Prim::SumTo(_) => vec![0],
+        Prim::Slice { .. } | Prim::Pad { .. } | Prim::Flip { .. } | Prim::Gather | Prim::ScatterAdd { .. } => vec![0],
+        Prim::SumPool(_) | Prim::SumUnpool { .. } => vec![0],
+        Prim::MatMul { .. } | Prim::Conv(_) | Prim::ConvInputGrad { .. } | Prim::ConvWeightGrad { .. } => vec![0, 1],
+        Prim::NormalizeGrad => vec![2],
+        Prim::Binary(metaforge_autodiff::Binary::Gate(_)) => vec![0],
+        _ => vec![],
+    }
+}
+
+fn avals(case: &Case) -> Vec<String> {
+    case.ins.iter().map(|x| x.aval().to_string()).collect()
+}
+
+fn uniform(shape: &[usize], key: Key) -> Tensor {
+    key.uniform(shape, -1.0, 1.0).to_dtype(DType::F64)
+}

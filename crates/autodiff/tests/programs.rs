@@ -1,0 +1,149 @@
+//! Compiled programs: the eager run's bits, nothing allocated, nothing superfluous.
+
+mod common;
+
+use common::cases;
+use metaforge_autodiff::{Aval, Conv, DType, Key, Par, Program, Tape, Tensor, Var, Window, grad};
+use proptest::prelude::*;
+
+fn bits(t: &Tensor) -> (Aval, Vec<u8>) {
+    (t.aval(), t.bytes().to_vec())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Every primitive with its first and second derivatives, in f64 and f32.
+    #[test]
+    fn a_program_gives_the_eager_bits(seed in any::<u64>()) {
+        for case in cases(seed) {
+            for dtype in [DType::F64, DType::F32] {
+                let ins: Vec<Tensor> = case.ins.iter().map(|x| if x.dtype().is_float() { x.to_dtype(dtype) } else { x.clone() }).collect();
+                let f = Both(&case);
+                let tape = Tape::eager();
+                let xs: Vec<Var<'_>> = ins.iter().map(|x| tape.var(x)).collect();
+                let eager: Vec<Tensor> = f.run(&xs).iter().map(|y| y.value()).collect();
+                let avals: Vec<Aval> = ins.iter().map(Tensor::aval).collect();
+                let program = Program::trace(&avals, |_, xs| f.run(xs));
+                let replayed = program.call(&ins.iter().collect::<Vec<_>>());
+                for (a, b) in eager.iter().zip(&replayed) {
+                    prop_assert_eq!(bits(a), bits(b), "{}\n{}", case.prim, program);
+                }
+            }
+        }
+    }
+}
+
+struct Both<'a>(&'a common::Case);
+
+impl Both<'_> {
+    fn run<'t>(&self, xs: &[Var<'t>]) -> Vec<Var<'t>> {
+        let y = self.0.apply(xs);
+        let moving: Vec<Var<'t>> = xs.iter().copied().filter(|x| x.dtype().is_float()).collect();
+        let first = grad(y.sin().sum(), &moving);
+        let sum = first.iter().map(|g| g.sin().sum()).reduce(|a, b| a + b);
+        let second = sum.map_or(vec![], |s| if s.dtype().is_float() { grad(s, &moving) } else { vec![] });
+        [vec![y], first, second].concat()
+    }
+}
+
+/// A second-order meta-gradient through a small convolutional network.
+fn maml<'t>(x: &[Var<'t>]) -> Vec<Var<'t>> {
+    fn loss<'t>(w: &[Var<'t>], x: Var<'t>, labels: Var<'t>) -> Var<'t> {
+        let h = x.conv2d(w[0], Conv::new().pad(1)).normalize(0, 1, 1e-5) * w[1];
+        let h = h.relu().max_pool2d(Window { kernel: [2; 2], stride: [2; 2], pad: [[0; 2]; 2] });
+        let logits = h.reshape([x.shape()[0], w[2].shape()[0]]).matmul(w[2]);
+        -logits.log_softmax().take_last(labels).mean()
+    }
+    let (w, x) = x.split_at(3);
+    let inner = grad(loss(w, x[0], x[1]), w);
+    let fast: Vec<Var<'t>> = w.iter().zip(inner).map(|(&w, g)| w - g * 0.4).collect();
+    let outer = loss(&fast, x[2], x[3]);
+    [vec![outer], grad(outer, w)].concat()
+}
+
+fn maml_inputs() -> Vec<Tensor> {
+    let key = Key::new(5);
+    vec![
+        key.fold(0).normal([3, 3, 2, 8], 0.0, 0.3),
+        key.fold(1).normal([8], 1.0, 0.1),
+        key.fold(2).normal([4 * 4 * 8, 5], 0.0, 0.1),
+        key.fold(3).normal([5, 8, 8, 2], 0.0, 1.0),
+        Tensor::from_u32([5], vec![0, 1, 2, 3, 4]),
+        key.fold(4).normal([10, 8, 8, 2], 0.0, 1.0),
+        Tensor::from_u32([10], (0..10).map(|i| i % 5).collect()),
+    ]
+}
+
+fn trace(inputs: &[Tensor]) -> Program {
+    Program::trace(&inputs.iter().map(Tensor::aval).collect::<Vec<_>>(), |_, x| maml(x))
+}
+
+#[test]
+fn replay_allocates_nothing() {
+    let inputs = maml_inputs();
+    let inputs: Vec<&Tensor> = inputs.iter().collect();
+    let program = trace(&maml_inputs());
+    let mut workspace = program.workspace();
+    program.run(&mut workspace, &inputs, Par::Seq);
+    let counted = allocation_counter::measure(|| program.run(&mut workspace, &inputs, Par::Seq));
+    assert_eq!(counted.count_total, 0, "{counted:?}");
+}
+
+#[test]
+fn one_thread_and_several_give_the_same_bits() {
+    let inputs = maml_inputs();
+    let inputs: Vec<&Tensor> = inputs.iter().collect();
+    let program = trace(&maml_inputs());
+    let run = |par: Par| {
+        let mut workspace = program.workspace();
+        program.run(&mut workspace, &inputs, par);
+        (0..program.outputs().len()).map(|i| bits(&program.output(&workspace, i).to_tensor())).collect::<Vec<_>>()
+    };
+    assert_eq!(run(Par::Seq), run(Par::Rayon));
+    assert_eq!(run(Par::Seq), run(Par::Seq));
+}
+
+#[test]
+fn the_arena_is_smaller_than_all_values_together() {
+    let program = trace(&maml_inputs());
+    let tape = Tape::eager();
+    let inputs: Vec<Tensor> = maml_inputs();
+    let xs: Vec<Var<'_>> = inputs.iter().map(|x| tape.var(x)).collect();
+    maml(&xs);
+    assert!(program.len() < tape.len(), "{} instructions from {} values", program.len(), tape.len());
+    let text = program.to_string();
+    assert!(text.contains("ConvWeightGrad") && text.contains("arena:"), "{text}");
+}
+
+#[test]
+fn what_is_not_asked_for_is_not_computed() {
+    let aval = Aval::new([4], DType::F32);
+    let program = Program::trace(&[aval], |_, x| {
+        let twice = x[0].exp() * x[0].exp();
+        let _unused = x[0].tanh();
+        vec![twice, x[0].exp() * x[0].exp()]
+    });
+    // One exponential and one product: the rest is dead or known.
+    assert_eq!(program.len(), 2, "{program}");
+}
+
+#[test]
+fn an_output_may_be_an_input_a_constant_or_named_twice() {
+    let aval = Aval::new([2], DType::F32);
+    let program = Program::trace(&[aval], |tape, x| {
+        let y = x[0] + 1.0;
+        vec![x[0], tape.constant(&Tensor::new([2], vec![5.0, 6.0])), y, y, y.reshape([2, 1])]
+    });
+    let out = program.call(&[&Tensor::new([2], vec![1.0, 2.0])]);
+    let numbers: Vec<&[f32]> = out.iter().map(Tensor::f32s).collect();
+    assert_eq!(numbers, [&[1.0, 2.0], &[5.0, 6.0], &[2.0, 3.0], &[2.0, 3.0], &[2.0f32, 3.0]]);
+    assert_eq!(out[4].shape(), [2, 1]);
+}
+
+#[test]
+#[should_panic(expected = "input 0 is f32[3], the program was traced with f32[2]")]
+fn an_input_of_another_shape_is_refused() {
+    let program = Program::trace(&[Aval::new([2], DType::F32)], |_, x| vec![x[0].exp()]);
+    program.call(&[&Tensor::zeros([3], DType::F32)]);
+}
