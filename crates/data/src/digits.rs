@@ -10,10 +10,9 @@ use std::ops::Range;
 
 use metaforge_autodiff::Key;
 use rand::Rng;
-use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
-use crate::stroke::{Point, Strokes};
+use crate::stroke::{Point, Strokes, noise};
 use crate::{Classes, ImageSet, Split};
 use programs::{Knot, PROGRAMS};
 
@@ -85,11 +84,6 @@ impl Classes for Digits {
     }
 }
 
-fn noise(rng: &mut impl Rng, deviation: f32) -> f32 {
-    let z: f32 = StandardNormal.sample(rng);
-    z * deviation
-}
-
 /// Writes a digit: program, knots, slant and width, frame, pen.
 fn write(digit: usize, rng: &mut impl Rng, out: &mut [f32]) {
     let programs = PROGRAMS[digit];
@@ -105,22 +99,25 @@ fn write(digit: usize, rng: &mut impl Rng, out: &mut [f32]) {
     let mut strokes = Strokes::default();
     let mut knots: Vec<Knot> = Vec::new();
     for stroke in program.strokes {
-        let shift = [noise(rng, 0.015 * care), noise(rng, 0.015 * care)];
+        let shift = [noise(rng, 0.02 * care), noise(rng, 0.02 * care)];
         knots.clear();
         for &(x, y, corner) in *stroke {
-            knots.push((x + shift[0] + noise(rng, 0.028 * care), y + shift[1] + noise(rng, 0.028 * care), corner));
+            knots.push((x + shift[0] + noise(rng, 0.04 * care), y + shift[1] + noise(rng, 0.04 * care), corner));
         }
         spline(&knots, &mut strokes.points);
         strokes.lift();
     }
 
-    let (slant, wide, (sin, cos)) = (0.12 + noise(rng, 0.2), noise(rng, 0.17).exp(), noise(rng, 0.08).sin_cos());
+    // Proportions: which half is the larger, how the stem bows; then slant, width and turn.
+    let (low, bow) = (noise(rng, 0.2).exp(), noise(rng, 0.25));
+    let (slant, wide, (sin, cos)) = (0.15 + noise(rng, 0.25), noise(rng, 0.24).exp(), noise(rng, 0.12).sin_cos());
     strokes.map(|[x, y]| {
-        let x = wide * (x - slant * y);
+        let y = y.max(0.0).powf(low);
+        let x = wide * (x + bow * (y - 0.5) * (y - 0.5) - slant * y);
         [cos * x - sin * y, sin * x + cos * y]
     });
 
-    let radius = (1.25 * noise(rng, 0.25).exp()).clamp(0.7, 2.4);
+    let radius = (1.2 * noise(rng, 0.3).exp()).clamp(0.65, 2.5);
     let [lo, hi] = strokes.bounds();
     let scale = (BOX - 2.0 * radius) / (hi[0] - lo[0]).max(hi[1] - lo[1]).max(1e-3);
     let centre = strokes.centre();

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::{Error, ImageSet, png};
+use crate::png::Decoder;
+use crate::{Error, ImageSet};
 
 const HINT: &str = "name a folder whose subfolders are the classes, with PNG files in them";
 
@@ -14,6 +15,7 @@ const HINT: &str = "name a folder whose subfolders are the classes, with PNG fil
 /// files and files that do not end in `.png` are passed over. Fails when there is no class, a class has no PNG, or a PNG
 /// cannot be decoded.
 pub fn read(folder: &Path, shape: [usize; 3]) -> Result<ImageSet, Error> {
+    let decoder = Decoder::new(shape, false)?;
     let classes: Vec<PathBuf> = list(folder)?.into_iter().filter(|p| p.is_dir()).collect();
     if classes.is_empty() {
         return Err(Error::Missing { path: folder.join("CLASS"), hint: HINT.into() });
@@ -27,11 +29,11 @@ pub fn read(folder: &Path, shape: [usize; 3]) -> Result<ImageSet, Error> {
         }
         names.push(name(class));
     }
-    let decode = |(path, _): &(PathBuf, u32)| {
+    let read = |decoder: &mut Decoder, (path, _): &(PathBuf, u32)| {
         let bytes = std::fs::read(path).map_err(|e| Error::io(path, e, HINT))?;
-        png::decode(&bytes, path, shape, false)
+        decoder.decode(&bytes, path)
     };
-    let images: Vec<Vec<u8>> = files.par_iter().map(decode).collect::<Result<_, _>>()?;
+    let images: Vec<Vec<u8>> = files.par_iter().map_with(decoder, read).collect::<Result<_, _>>()?;
     Ok(ImageSet::new(shape, images.concat(), files.iter().map(|f| f.1).collect(), names))
 }
 

@@ -18,6 +18,7 @@ pub mod images;
 pub mod mixtures;
 pub mod omniglot;
 mod png;
+mod resize;
 mod root;
 mod split;
 mod stroke;

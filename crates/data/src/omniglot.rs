@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use flate2::read::GzDecoder;
 use rayon::prelude::*;
 
-use crate::{Error, ImageSet, Split, png};
+use crate::png::Decoder;
+use crate::{Error, ImageSet, Split};
 
 const ARCHIVE: &str = "omniglot_png.tar.gz";
 const PARTS: [&str; 2] = ["images_background", "images_evaluation"];
@@ -37,8 +38,9 @@ pub fn read(dir: &Path, size: usize) -> Result<ImageSet, Error> {
     for (label, slot) in classes.values_mut().enumerate() {
         *slot = label as u32;
     }
+    let decoder = Decoder::new([size, size, 1], true)?;
     let images: Vec<Vec<u8>> =
-        files.par_iter().map(|f| png::decode(&f.bytes, &f.path, [size, size, 1], true)).collect::<Result<_, _>>()?;
+        files.par_iter().map_with(decoder, |decoder, f| decoder.decode(&f.bytes, &f.path)).collect::<Result<_, _>>()?;
     let labels = files.iter().map(|f| classes[f.class.as_str()]).collect();
     let names = classes.keys().map(|n| n.to_string()).collect();
     Ok(ImageSet::new([size, size, 1], images.concat(), labels, names))

@@ -1,5 +1,14 @@
 //! Pen strokes: polylines, the affine maps that place them, and an anti-aliased pen that draws them.
 
+use rand::Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+/// How far a hand strays: normal noise, no further than 2.5 deviations, where a character would be another one.
+pub(crate) fn noise(rng: &mut impl Rng, deviation: f32) -> f32 {
+    let z: f32 = StandardNormal.sample(rng);
+    z.clamp(-2.5, 2.5) * deviation
+}
+
 /// A point, x to the right and y downward.
 pub(crate) type Point = [f32; 2];
 
@@ -40,19 +49,15 @@ impl Strokes {
         })
     }
 
-    /// Centre of the ink (each stretch weighs its length).
+    /// Centre of the ink (each stretch weighs its length). Of ink without length: `[NaN, NaN]`.
     pub(crate) fn centre(&self) -> Point {
-        let (mut sum, mut total) = ([0.0f32; 2], 1e-6);
-        for stroke in self.iter() {
-            sum = [sum[0] + 1e-6 * stroke[0][0], sum[1] + 1e-6 * stroke[0][1]];
-            for s in stroke.windows(2) {
-                let length = (s[1][0] - s[0][0]).hypot(s[1][1] - s[0][1]);
-                sum = [sum[0] + length * 0.5 * (s[0][0] + s[1][0]), sum[1] + length * 0.5 * (s[0][1] + s[1][1])];
-                total += length;
-            }
+        let (mut sum, mut total) = ([0.0f32; 2], 0.0);
+        for s in self.iter().flat_map(|stroke| stroke.windows(2)) {
+            let length = (s[1][0] - s[0][0]).hypot(s[1][1] - s[0][1]);
+            sum = [sum[0] + length * 0.5 * (s[0][0] + s[1][0]), sum[1] + length * 0.5 * (s[0][1] + s[1][1])];
+            total += length;
         }
-        let n = total - 1e-6 + 1e-6 * self.ends.len().max(1) as f32;
-        [sum[0] / n, sum[1] / n]
+        [sum[0] / total, sum[1] / total]
     }
 
     /// Draws with a round pen of the given radius, all in pixels (pixel `[0, 0]` is centred at 0.5, 0.5), into `out`
@@ -62,9 +67,6 @@ impl Strokes {
     /// axis, and a stroke thinner than a pixel is pale rather than broken.
     pub(crate) fn draw(&self, radius: f32, out: &mut [f32], width: usize) {
         for stroke in self.iter() {
-            if let [dot] = stroke {
-                segment(*dot, *dot, radius, out, width);
-            }
             for s in stroke.windows(2) {
                 segment(s[0], s[1], radius, out, width);
             }

@@ -1,16 +1,21 @@
 //! A pen movement as a turtle would walk it: lengths, bends and corners, which is also where the hand's noise enters.
 
-use std::f32::consts::{FRAC_PI_2, PI, TAU};
+use std::f32::consts::{FRAC_PI_2, FRAC_PI_4, PI, TAU};
 
 use rand::Rng;
-use rand_distr::{Distribution, StandardNormal};
 
-use crate::stroke::{Point, Strokes};
+use crate::stroke::{Point, Strokes, noise};
 
-/// Normal noise of the given deviation.
-pub(super) fn noise(rng: &mut impl Rng, deviation: f32) -> f32 {
-    let z: f32 = StandardNormal.sample(rng);
-    z * deviation
+/// One of the values, with chances in proportion to their weights.
+pub(super) fn pick<T: Copy>(weighted: &[(T, f32)], rng: &mut impl Rng) -> T {
+    let mut left = rng.random::<f32>() * weighted.iter().map(|w| w.1).sum::<f32>();
+    for &(value, weight) in weighted {
+        left -= weight;
+        if left < 0.0 {
+            return value;
+        }
+    }
+    weighted[weighted.len() - 1].0
 }
 
 /// A smooth stretch of a movement.
@@ -39,8 +44,16 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 7] =
-        [Kind::Line, Kind::Arc, Kind::Hook, Kind::Loop, Kind::Wave, Kind::Zigzag, Kind::Dot];
+    /// Every kind and how much it is liked on average.
+    pub(super) const ALL: [(Kind, f32); 7] = [
+        (Kind::Line, 1.6),
+        (Kind::Arc, 1.2),
+        (Kind::Hook, 1.0),
+        (Kind::Loop, 0.6),
+        (Kind::Wave, 0.5),
+        (Kind::Zigzag, 1.3),
+        (Kind::Dot, 0.15),
+    ];
 }
 
 /// A pen movement without its place on the page.
@@ -67,47 +80,58 @@ impl Hand {
 }
 
 impl Part {
-    /// A new movement of a kind. `quantum` is the angle that headings and corners are multiples of (0 = any).
-    pub(super) fn new(kind: Kind, quantum: f32, rng: &mut impl Rng) -> Part {
-        let snap = |angle: f32| if quantum > 0.0 { (angle / quantum).round() * quantum } else { angle };
+    /// A new movement of a kind. Hands write rightward and downward, mostly upright: headings and corners are multiples of
+    /// 45 degrees but for a deviation of `loose` radians.
+    pub(super) fn new(kind: Kind, loose: f32, rng: &mut impl Rng) -> Part {
+        const HEADINGS: [(f32, f32); 5] =
+            [(0.0, 4.0), (FRAC_PI_2, 4.0), (FRAC_PI_4, 1.2), (3.0 * FRAC_PI_4, 1.5), (PI, 1.2)];
+        const CORNERS: [(f32, f32); 3] = [(FRAC_PI_2, 4.0), (3.0 * FRAC_PI_4, 1.5), (FRAC_PI_4, 0.7)];
         let side = if rng.random_bool(0.5) { 1.0 } else { -1.0 };
-        let heading = snap(rng.random_range(-FRAC_PI_2..PI));
-        let piece = |corner: f32, length: f32, bend: f32| Piece { corner, length, bend, curl: 0.0 };
+        let heading = pick(&HEADINGS, rng) + noise(rng, loose);
+        let piece = |length: f32, bend: f32| Piece { corner: 0.0, length, bend, curl: 0.0 };
         let pieces = match kind {
-            Kind::Line => vec![piece(0.0, rng.random_range(0.6..1.8), noise(rng, 0.12))],
-            Kind::Arc => vec![Piece {
-                curl: rng.random_range(-0.6..0.6),
-                ..piece(0.0, rng.random_range(0.8..2.2), side * rng.random_range(0.9..4.0))
-            }],
+            Kind::Line => vec![piece(rng.random_range(0.7..1.7), noise(rng, 0.08))],
+            Kind::Arc => {
+                let curl = rng.random_range(-0.6..0.6);
+                vec![Piece { curl, ..piece(rng.random_range(1.0..2.2), side * rng.random_range(1.2..4.2)) }]
+            }
             Kind::Hook => {
-                let stem = piece(0.0, rng.random_range(0.6..1.5), noise(rng, 0.2));
-                let hook = piece(0.0, rng.random_range(0.3..0.9), side * rng.random_range(1.6..4.0));
+                let stem = piece(rng.random_range(0.7..1.4), noise(rng, 0.1));
+                let hook = piece(rng.random_range(0.4..0.9), side * rng.random_range(1.6..3.6));
                 if rng.random_bool(0.6) { vec![stem, hook] } else { vec![hook, stem] }
             }
-            Kind::Loop => vec![Piece {
-                curl: rng.random_range(-0.3..0.3),
-                ..piece(0.0, rng.random_range(1.0..3.2), side * rng.random_range(0.9 * TAU..1.15 * TAU))
-            }],
+            Kind::Loop => {
+                let curl = rng.random_range(-0.3..0.3);
+                vec![Piece {
+                    curl,
+                    ..piece(rng.random_range(1.3..3.2), side * rng.random_range(0.92 * TAU..1.1 * TAU))
+                }]
+            }
             Kind::Wave => {
-                let bend = rng.random_range(1.2..3.6);
-                let (a, b) = (rng.random_range(0.5..1.2), rng.random_range(0.5..1.2));
-                vec![piece(0.0, a, side * bend), piece(0.0, b, -side * bend * rng.random_range(0.7..1.3))]
+                let bend = rng.random_range(1.4..3.8);
+                let (a, b) = (rng.random_range(0.6..1.2), rng.random_range(0.6..1.2));
+                vec![piece(a, side * bend), piece(b, -side * bend * rng.random_range(0.7..1.3))]
             }
             Kind::Zigzag => {
-                let mut pieces = vec![piece(0.0, rng.random_range(0.5..1.4), noise(rng, 0.15))];
+                let mut pieces = vec![piece(rng.random_range(0.5..1.4), noise(rng, 0.08))];
                 let mut side = side;
-                for _ in 0..rng.random_range(1..=3) {
-                    let corner = snap(side * rng.random_range(0.9..2.6));
-                    pieces.push(piece(corner, rng.random_range(0.4..1.3), noise(rng, 0.15)));
-                    if rng.random_bool(0.6) {
+                for _ in 0..=pick(&[(0.0, 3.0), (1.0, 3.0), (2.0, 1.0)], rng) as usize {
+                    let corner = side * pick(&CORNERS, rng) + noise(rng, loose);
+                    pieces.push(Piece { corner, ..piece(rng.random_range(0.4..1.3), noise(rng, 0.08)) });
+                    if rng.random_bool(0.4) {
                         side = -side;
                     }
                 }
                 pieces
             }
-            Kind::Dot => vec![piece(0.0, 0.06, 0.0)],
+            Kind::Dot => vec![piece(0.06, 0.0)],
         };
         Part { heading, pieces }
+    }
+
+    /// How much there is to it: 1 for a straight stretch, more the more it bends.
+    pub(super) fn effort(&self) -> f32 {
+        self.pieces.iter().map(|p| 1.0 + 0.5 * p.bend.abs()).sum()
     }
 
     /// This movement and another one without lifting the pen.
