@@ -4,6 +4,9 @@
 //! style and a small library of pen movements; a character is a few of those movements, each attached to an earlier
 //! one or placed freely; a drawing is a character written again by another hand. All of it is drawn from numbers: world
 //! seed, alphabet, character and drawing give the picture.
+//!
+//! The hands' noise is set so that the world is as hard as Omniglot for a learner without ideas: five-way one-shot accuracy of
+//! the nearest neighbour in pixels is 0.44 on either, with five shots 0.65 (`tests/worlds.rs`).
 
 mod alphabet;
 mod part;

@@ -43,7 +43,7 @@ fn glyphs_are_as_hard_as_omniglot_for_raw_pixels() {
     let real = data().map(|dir| Arc::new(omniglot::read(&dir, 28).unwrap()));
     for (shots, known) in [(1, 0.441), (5, 0.648)] {
         let (glyphs, _) = pixel_neighbour(Arc::new(Glyphs::new(1, Split::Train)), shots);
-        assert!((glyphs - known).abs() < 0.05, "{shots} shots: glyphs {glyphs:.3}, Omniglot {known}");
+        assert!((glyphs - known).abs() < 0.04, "{shots} shots: glyphs {glyphs:.3}, Omniglot {known}");
         if let Some(real) = &real {
             let (real, interval) = pixel_neighbour(real.clone(), shots);
             assert!((real - known).abs() < 2.0 * interval, "{shots} shots: Omniglot {real:.3}, once {known}");
@@ -84,7 +84,7 @@ fn embedded_digits_read_real_ones() {
         ours.labels()[nearest] == real.labels()[i]
     });
     let accuracy = right.count() as f64 / asked.len() as f64;
-    assert!(accuracy > 0.75, "{accuracy}");
+    assert!(accuracy > 0.78, "{accuracy}");
 }
 
 #[test]

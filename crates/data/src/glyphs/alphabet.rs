@@ -139,19 +139,19 @@ impl Character {
     /// twentieth of the page wide.
     pub fn draw(&self, number: u64, out: &mut [f32], size: usize) {
         let writer = &mut self.writers.fold(number).rng();
-        let (lean, tall, large) = (noise(writer, 0.1), noise(writer, 0.08), noise(writer, 0.15));
-        let care = noise(writer, 0.3).exp();
+        let (lean, tall, large) = (noise(writer, 0.08), noise(writer, 0.07), noise(writer, 0.14));
+        let care = noise(writer, 0.25).exp();
         let half = size as f32 / 2.0;
         let radius = 0.024 * size as f32 * noise(writer, 0.06).exp();
 
         let rng = &mut self.key.fold(number).rng();
-        let hand = Hand { stretch: 0.11 * care, turn: 0.09 * care, tremble: 0.15 * care };
+        let hand = Hand { stretch: 0.075 * care, turn: 0.06 * care, tremble: 0.12 * care };
         let mut strokes = Strokes::default();
         for Placed { part, scale, place } in &self.parts {
             part.walk(scale * noise(rng, 0.06 * care).exp(), 3.0 / size as f32, hand, rng, &mut strokes);
             let open = strokes.open();
             let mean = mean(open);
-            let by = [place[0] - mean[0] + noise(rng, 0.05 * care), place[1] - mean[1] + noise(rng, 0.05 * care)];
+            let by = [place[0] - mean[0] + noise(rng, 0.04 * care), place[1] - mean[1] + noise(rng, 0.04 * care)];
             open.iter_mut().for_each(|p| *p = [p[0] + by[0], p[1] + by[1]]);
             strokes.lift();
         }
@@ -159,7 +159,7 @@ impl Character {
         let (wide, tall) = (large * (noise(rng, 0.06) - tall).exp(), large * (noise(rng, 0.06) + tall).exp());
         let (sin, cos) = noise(rng, 0.05).sin_cos();
         let shear = lean + noise(rng, 0.05);
-        let shift = [noise(rng, 0.085), noise(rng, 0.085)];
+        let shift = [noise(rng, 0.1), noise(rng, 0.1)];
         strokes.map(|[x, y]| {
             let (x, y) = (wide * (x - shear * y), tall * y);
             [half * (1.0 + cos * x - sin * y + shift[0]), half * (1.0 + sin * x + cos * y + shift[1])]
