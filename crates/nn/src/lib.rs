@@ -19,6 +19,8 @@
 
 pub mod clip;
 mod ema;
+mod error;
+pub mod file;
 mod init;
 mod layer;
 mod layers;
@@ -31,6 +33,7 @@ mod schedules;
 pub mod zoo;
 
 pub use ema::ema;
+pub use error::Error;
 pub use init::Init;
 pub use layer::{Builder, Layer, Layout, Mode, Pass, Spec, StateSpec};
 pub use layers::*;

@@ -65,6 +65,20 @@ activation!(
     Sigmoid, |_this, x| x.sigmoid()
 );
 
+impl LeakyRelu {
+    /// With this slope; DCGAN's is 0.2.
+    pub fn new(slope: f64) -> LeakyRelu {
+        LeakyRelu(slope)
+    }
+}
+
+impl Elu {
+    /// With this factor; 1 makes the derivative continuous.
+    pub fn new(alpha: f64) -> Elu {
+        Elu(alpha)
+    }
+}
+
 /// `x` where positive, else a learned slope times `x` (He et al. 2015). Parameter: `weight [1]`, one slope for all, starting at
 /// 0.25.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

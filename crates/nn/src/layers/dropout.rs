@@ -9,6 +9,13 @@ use crate::layer::{Builder, Layer, Mode, Pass};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout(pub f64);
 
+impl Dropout {
+    /// With this probability of becoming 0.
+    pub fn new(rate: f64) -> Dropout {
+        Dropout(rate)
+    }
+}
+
 impl Layer for Dropout {
     fn build(&self, _: &mut Builder, input: Shape) -> Shape {
         assert!((0.0..1.0).contains(&self.0), "a dropout of {} is not in [0, 1)", self.0);

@@ -99,6 +99,13 @@ impl Layer for GlobalAvgPool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpsampleNearest(pub usize);
 
+impl UpsampleNearest {
+    /// This many times, at least 1.
+    pub fn new(factor: usize) -> UpsampleNearest {
+        UpsampleNearest(factor)
+    }
+}
+
 impl Layer for UpsampleNearest {
     fn build(&self, _: &mut Builder, input: Shape) -> Shape {
         let [n, h, w, c] = input[..] else { panic!("upsampling of an input of shape {input}, not [N, H, W, C]") };

@@ -48,7 +48,8 @@ impl Reshape {
 
 impl Layer for Reshape {
     fn build(&self, _: &mut Builder, input: Shape) -> Shape {
-        let fits = !input.is_empty() && input[1..].iter().product::<usize>() == self.0.iter().product();
+        let numbers: usize = self.0.iter().product();
+        let fits = !input.is_empty() && input[1..].iter().product::<usize>() == numbers;
         assert!(fits, "an input of shape {input} does not become [N, ..{:?}]", self.0);
         self.out(input[0])
     }
