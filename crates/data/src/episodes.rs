@@ -178,7 +178,7 @@ impl EpisodeSampler {
 
 /// Turns a square image `[side, side, c]` by quarters, counter-clockwise.
 fn turn(image: &mut [f32], side: usize, c: usize, quarters: usize) {
-    if quarters % 4 == 0 {
+    if quarters.is_multiple_of(4) {
         return;
     }
     let from = image.to_vec();

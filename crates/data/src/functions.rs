@@ -70,6 +70,7 @@ impl Sinusoids {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::f32::consts::PI;
 
     #[test]
     fn points_lie_on_the_sine_and_parameters_fill_their_ranges() {
@@ -84,7 +85,7 @@ mod tests {
         let mean = |f: fn(&FunctionEpisode) -> f32| all.iter().map(f).sum::<f32>() / 2000.0;
         // Five standard errors of a uniform's mean: 5 * width / sqrt(12 * 2000).
         assert!((mean(|t| t.amplitude) - 2.55).abs() < 5.0 * 4.9 / 155.0);
-        assert!((mean(|t| t.phase) - 1.5708).abs() < 5.0 * 3.1416 / 155.0);
+        assert!((mean(|t| t.phase) - PI / 2.0).abs() < 5.0 * PI / 155.0);
     }
 
     #[test]

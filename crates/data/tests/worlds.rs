@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use metaforge_data::{
-    Classes, Digits, EpisodeConfig, EpisodeSampler, Glyphs, ImageSet, Rotations, Split, idx, omniglot,
+    Augment, BatchSampler, Classes, Digits, EpisodeConfig, EpisodeSampler, Glyphs, ImageSet, Rotations, Split, idx,
+    omniglot,
 };
 
 fn squared(a: &[f32], b: &[f32]) -> f32 {
@@ -106,6 +107,23 @@ fn a_glyph_depends_on_world_alphabet_character_and_drawing() {
     }
     // Training and validation together are the alphabets of the one and the other in turn.
     assert_eq!(draw(1, Split::TrainVal, 32 + 5, 0), draw(1, Split::Val, 5, 0));
+}
+
+#[test]
+fn no_draw_depends_on_the_number_of_threads() {
+    let draw = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let config = EpisodeConfig { ways: 5, shots: 1, queries: 3, rotations: Rotations::PerEpisode };
+            let sampler = EpisodeSampler::new(Arc::new(Glyphs::new(2, Split::Train)), config, 8).unwrap();
+            let episodes: Vec<_> = sampler.episodes(40, 6).into_iter().map(|e| (e.support_x, e.query_x)).collect();
+            let set = Digits::new(2, Split::Train).set(0..100);
+            let augment = Augment { shift: 2.0, noise: 0.1, ..Default::default() };
+            let batch = BatchSampler::new(Arc::new(set), 64, 5).unwrap().augment(augment).batch(3);
+            (episodes, batch.x, batch.y)
+        })
+    };
+    assert!(draw(1) == draw(5));
 }
 
 #[test]
