@@ -146,7 +146,8 @@ fn unary<'t>(op: Unary, x: Var<'t>, y: Var<'t>, g: Var<'t>) -> Option<Var<'t>> {
         Unary::Softplus => g * x.sigmoid(),
         Unary::Sin => g * x.cos(),
         Unary::Cos => -(g * x.sin()),
-        Unary::Relu => g.gate(x, 0.0),
+        // The output has the sign of the input, and is at hand anyway.
+        Unary::Relu => g.gate(y, 0.0),
         Unary::LeakyRelu(slope) => g.gate(x, slope),
         Unary::Powf(p) => g * x.powf(p - 1.0).affine(p, 0.0),
         Unary::Affine { scale, .. } => g.affine(scale, 0.0),

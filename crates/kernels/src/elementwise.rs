@@ -3,7 +3,7 @@
 //! The value of an element depends on its operands alone: not on its place in a slice, not on the thread, not on how a caller cuts
 //! the work into tiles. Error bounds of the functions stand in [`crate::math`]; the others are correctly rounded.
 
-use crate::layout::Layout;
+use crate::broadcast::{Operands, Rows};
 use crate::par::{self, Par};
 use crate::real::Real;
 use crate::simd::{Kernel, Simd, dispatch};
@@ -108,7 +108,7 @@ pub enum Binary {
 
 /// `out[i] = op(x[i])`. Panics if the lengths differ.
 #[track_caller]
-pub fn unary<T: Real>(par: Par, op: Unary, x: &[T], out: &mut [T]) {
+pub(crate) fn unary<T: Real>(par: Par, op: Unary, x: &[T], out: &mut [T]) {
     assert_eq!(x.len(), out.len(), "unary {op:?}: input and output differ in length");
     par::for_each_chunk(par, out, op.grain::<T>(), |start, out| {
         let x = &x[start..start + out.len()];
@@ -117,7 +117,7 @@ pub fn unary<T: Real>(par: Par, op: Unary, x: &[T], out: &mut [T]) {
 }
 
 /// `x[i] = op(x[i])`, the same bits as [`unary`].
-pub fn unary_assign<T: Real>(par: Par, op: Unary, x: &mut [T]) {
+pub(crate) fn unary_assign<T: Real>(par: Par, op: Unary, x: &mut [T]) {
     par::for_each_chunk(par, x, op.grain::<T>(), |_, x| {
         dispatch(UnaryKernel { op, sink: InPlace { x } });
     });
@@ -273,7 +273,7 @@ fn apply_powf<T: Real>(p: f64, sink: impl Sink<T>) {
 /// length or a rank does not fit.
 #[allow(clippy::too_many_arguments)]
 #[track_caller]
-pub fn binary<T: Real>(
+pub(crate) fn binary<T: Real>(
     par: Par,
     op: Binary,
     a: &[T],
@@ -290,7 +290,7 @@ pub fn binary<T: Real>(
 /// `out = cond != 0 ? a : b` with broadcasting, as [`binary`].
 #[allow(clippy::too_many_arguments)]
 #[track_caller]
-pub fn select<T: Real>(
+pub(crate) fn select<T: Real>(
     par: Par,
     cond: &[T],
     cond_strides: &[usize],
@@ -304,95 +304,6 @@ pub fn select<T: Real>(
     let strides = [cond_strides, a_strides, b_strides];
     let operands = Operands::new([cond, a, b], strides, shape, out.len());
     operands.run(par, out, |rows| dispatch(SelectKernel { rows }));
-}
-
-/// `K` inputs with their layout.
-struct Operands<'a, T, const K: usize> {
-    inputs: [&'a [T]; K],
-    layout: Layout<K>,
-}
-
-/// Rows `start..` of the collapsed shape, or, if it has one axis only, elements `start..` of its single row.
-struct Rows<'a, T, const K: usize> {
-    operands: &'a Operands<'a, T, K>,
-    start: usize,
-    out: &'a mut [T],
-}
-
-impl<'a, T: Real, const K: usize> Operands<'a, T, K> {
-    #[track_caller]
-    fn new(inputs: [&'a [T]; K], strides: [&[usize]; K], shape: &[usize], len: usize) -> Self {
-        assert!(
-            strides.iter().all(|s| s.len() == shape.len()),
-            "strides {strides:?} do not fit shape {shape:?}"
-        );
-        assert_eq!(
-            shape.iter().product::<usize>(),
-            len,
-            "an output of {len} elements for shape {shape:?}"
-        );
-        let layout = Layout::new(shape, |k, axis| strides[k][axis] as isize);
-        for (k, input) in inputs.iter().enumerate() {
-            if let Some(reach) = layout.reach(k) {
-                assert!(
-                    reach < input.len(),
-                    "operand {k} has {} elements, but strides {:?} over shape {shape:?} reach {reach}",
-                    input.len(),
-                    strides[k]
-                );
-            }
-        }
-        Self { inputs, layout }
-    }
-
-    /// Cuts the output into pieces of whole rows and runs `f` on each.
-    fn run(&self, par: Par, out: &mut [T], f: impl Fn(Rows<'_, T, K>) + Sync + Send) {
-        let grain = par::CHEAP_GRAIN_BYTES / size_of::<T>();
-        let cols = if self.layout.rank() > 1 { self.layout.size(0) } else { 1 };
-        let chunk = grain.div_ceil(cols.max(1)) * cols;
-        par::for_each_chunk(par, out, chunk, |start, out| {
-            f(Rows {
-                operands: self,
-                start: start / cols,
-                out,
-            });
-        });
-    }
-}
-
-impl<T: Real, const K: usize> Rows<'_, T, K> {
-    /// Calls `f` for each row with the row's operands, each `span(k)` long, and its output.
-    #[inline(always)]
-    fn for_each(self, mut f: impl FnMut([&[T]; K], &mut [T])) {
-        let Operands { inputs, layout } = self.operands;
-        let piece = |k: usize, offset: isize, cols: usize| {
-            let stride = layout.stride(k, 0) as usize;
-            let offset = offset as usize;
-            &inputs[k][offset..offset + (cols - 1) * stride + 1]
-        };
-        if layout.rank() > 1 {
-            let cols = layout.size(0);
-            let mut rows = self.out.chunks_exact_mut(cols);
-            let end = self.start + rows.len();
-            layout.for_rows(self.start, end, |offsets| {
-                if let Some(out) = rows.next() {
-                    f(std::array::from_fn(|k| piece(k, offsets[k], cols)), out);
-                }
-            });
-        } else {
-            let offset = |k| self.start as isize * layout.stride(k, 0);
-            f(
-                std::array::from_fn(|k| piece(k, offset(k), self.out.len())),
-                self.out,
-            );
-        }
-    }
-
-    /// The inner strides.
-    #[inline(always)]
-    fn inner(&self) -> [isize; K] {
-        std::array::from_fn(|k| self.operands.layout.stride(k, 0))
-    }
 }
 
 struct BinaryKernel<'a, T> {
@@ -428,7 +339,7 @@ impl<T: Real> Kernel for BinaryKernel<'_, T> {
 
 #[inline(always)]
 fn map2<T: Real>(rows: Rows<'_, T, 2>, f: impl Fn(T, T) -> T) {
-    match rows.inner() {
+    match rows.steps() {
         [1, 1] => rows.for_each(|[a, b], out| {
             for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
                 *o = f(a, b);
@@ -448,7 +359,7 @@ fn map2<T: Real>(rows: Rows<'_, T, 2>, f: impl Fn(T, T) -> T) {
         }),
         [step_a, step_b] => rows.for_each(|[a, b], out| {
             for (j, o) in out.iter_mut().enumerate() {
-                *o = f(a[j * step_a as usize], b[j * step_b as usize]);
+                *o = f(a[j * step_a], b[j * step_b]);
             }
         }),
     }
@@ -463,7 +374,7 @@ impl<T: Real> Kernel for SelectKernel<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let pick = |c: T, a: T, b: T| if c != T::ZERO { a } else { b };
-        match self.rows.inner() {
+        match self.rows.steps() {
             [1, 1, 1] => self.rows.for_each(|[c, a, b], out| {
                 for (((o, &c), &a), &b) in out.iter_mut().zip(c).zip(a).zip(b) {
                     *o = pick(c, a, b);
@@ -484,9 +395,9 @@ impl<T: Real> Kernel for SelectKernel<'_, T> {
             [c_step, a_step, b_step] => self.rows.for_each(|[c, a, b], out| {
                 for (j, o) in out.iter_mut().enumerate() {
                     *o = pick(
-                        c[j * c_step as usize],
-                        a[j * a_step as usize],
-                        b[j * b_step as usize],
+                        c[j * c_step],
+                        a[j * a_step],
+                        b[j * b_step],
                     );
                 }
             }),

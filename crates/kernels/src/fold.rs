@@ -1,130 +1,34 @@
 //! Sums over the middle axis of `[A, R, K]`, which every reduction and every normalisation is made of.
 //!
-//! One order of addition for all instruction sets and threads, fixed by the shape: 256 bytes of accumulators side by side, at most
+//! The order of addition is fixed by the shape, for all instruction sets and threads: 256 bytes of accumulators side by side, at most
 //! [`RUN`] terms added in a row before the accumulators are added to a second level, and blocks of a bounded size whose
-//! results are summed again. The error of a sum of n terms is therefore at most about `(RUN + 64 + 2 log2 n)` units of
+//! results are summed again. The error of a sum of n terms is therefore at most about `RUN + 64 + 2 log2 n` units of
 //! roundoff times the sum of magnitudes (a plain loop: n units).
 
-use crate::par::{self, Par};
+use crate::par::{self, Par, SendPtr};
 use crate::real::Real;
 use crate::scratch::{self, Slot};
 use crate::simd::{Kernel, Simd, dispatch};
+use crate::term::{Centered, MAX_WIDTH, Params, Plain, Term, line, width};
 
 /// Rows that are added in a row into one set of accumulators.
-const RUN: usize = 64;
+pub(crate) const RUN: usize = 64;
 
-/// Elements of a block: blocks are summed apart (each by any thread) and their sums summed again.
+/// Elements of a block: blocks are summed apart (each by any thread) and their sums summed again. A quarter of a megabyte is large beside the cost
+/// of a task and stays in the second-level cache for a second look.
 const BLOCK: usize = 1 << 16;
 
-/// Columns that a task takes at least when there are more of them than of anything else.
+/// Columns that a task takes at least when there are more of them than of anything else; a multiple of the accumulators' width.
 const COLUMN_GRAIN: usize = 2048;
 
-/// Up to this many rows are added one after the other, without accumulators.
-const FEW: usize = 8;
+/// So few terms in all are added without accumulators.
+const FEW: usize = 48;
 
-/// Room for the accumulators of either type.
-const MAX_WIDTH: usize = 64;
-
-/// Accumulators side by side: 256 bytes of them (four AVX-512 registers, eight of AVX2, sixteen of SSE).
-#[inline(always)]
-const fn width<T>() -> usize {
-    256 / size_of::<T>()
-}
-
-/// A term of `N` sums: what is to be added for an element.
-pub(crate) trait Term<T: Real, const N: usize>: Copy + Send + Sync {
-    /// The terms of the `lanes` elements that start at `offset` of the inputs, of which the first `count` exist (the others count as 0);
-    /// `param` points to the lanes' parameters.
-    ///
-    /// # Safety
-    /// The inputs have `count.min(lanes)` elements at `offset`, and so has `param`.
-    unsafe fn vector<S: Simd>(self, simd: S, offset: usize, count: usize, param: *const T) -> [T::Reg<S>; N];
-    /// The terms of one element, the same bits as in a vector.
-    fn scalar<S: Simd>(self, offset: usize, param: T) -> [T; N];
-}
-
-/// Loads a register of which the first `count` elements exist; the others are 0.
-///
-/// # Safety
-/// `src` is valid for reading `count.min(lanes)` elements.
-#[inline(always)]
-unsafe fn load<S: Simd, T: Real>(simd: S, src: *const T, count: usize) -> T::Reg<S> {
-    if count >= T::lanes::<S>() {
-        // SAFETY: the caller vouches for as many elements.
-        unsafe { T::load(simd, src) }
-    } else {
-        let mut buffer = [T::ZERO; 16];
-        // SAFETY: `count` is less than the lanes of a register, which has at most 16, and the caller vouches for the source.
-        unsafe {
-            std::ptr::copy_nonoverlapping(src, buffer.as_mut_ptr(), count);
-            T::load(simd, buffer.as_ptr())
-        }
-    }
-}
-
-/// The elements themselves.
-#[derive(Clone, Copy)]
-pub(crate) struct Plain<'a, T>(pub(crate) &'a [T]);
-
-impl<T: Real> Term<T, 1> for Plain<'_, T> {
-    #[inline(always)]
-    unsafe fn vector<S: Simd>(self, simd: S, offset: usize, count: usize, _: *const T) -> [T::Reg<S>; 1] {
-        // SAFETY: passed on to the caller.
-        [unsafe { load(simd, self.0.as_ptr().add(offset), count) }]
-    }
-    #[inline(always)]
-    fn scalar<S: Simd>(self, offset: usize, _: T) -> [T; 1] {
-        [self.0[offset]]
-    }
-}
-
-/// Squared distances from the parameter.
-#[derive(Clone, Copy)]
-pub(crate) struct Centered<'a, T>(pub(crate) &'a [T]);
-
-impl<T: Real> Term<T, 1> for Centered<'_, T> {
-    #[inline(always)]
-    unsafe fn vector<S: Simd>(self, simd: S, offset: usize, count: usize, param: *const T) -> [T::Reg<S>; 1] {
-        // SAFETY: passed on to the caller.
-        let (x, p) = unsafe { (load(simd, self.0.as_ptr().add(offset), count), load(simd, param, count)) };
-        let d = T::vsub(simd, x, p);
-        [T::vmul(simd, d, d)]
-    }
-    #[inline(always)]
-    fn scalar<S: Simd>(self, offset: usize, param: T) -> [T; 1] {
-        let d = self.0[offset] - param;
-        [d * d]
-    }
-}
-
-/// The elements of the first input, and their products with the second's.
-#[derive(Clone, Copy)]
-pub(crate) struct PlainAndProduct<'a, T>(pub(crate) &'a [T], pub(crate) &'a [T]);
-
-impl<T: Real> Term<T, 2> for PlainAndProduct<'_, T> {
-    #[inline(always)]
-    unsafe fn vector<S: Simd>(self, simd: S, offset: usize, count: usize, _: *const T) -> [T::Reg<S>; 2] {
-        // SAFETY: passed on to the caller.
-        let (g, h) = unsafe {
-            (
-                load(simd, self.0.as_ptr().add(offset), count),
-                load(simd, self.1.as_ptr().add(offset), count),
-            )
-        };
-        [g, T::vmul(simd, g, h)]
-    }
-    #[inline(always)]
-    fn scalar<S: Simd>(self, offset: usize, _: T) -> [T; 2] {
-        [self.0[offset], self.0[offset] * self.1[offset]]
-    }
-}
-
-/// `outs[n][a, k]` = the sum over r of the n-th term of element `[a, r, k]`. `params` is `[A, K]`, or empty if the term has none.
+/// `outs[n][a, k]` = the sum over r of the n-th term of element `[a, r, k]`.
 pub(crate) fn fold<T: Real, P: Term<T, N>, const N: usize>(
     par: Par,
     term: P,
     [a, r, k]: [usize; 3],
-    params: &[T],
     mut outs: [&mut [T]; N],
 ) {
     if r == 0 {
@@ -134,20 +38,93 @@ pub(crate) fn fold<T: Real, P: Term<T, N>, const N: usize>(
     if a == 0 || k == 0 {
         return;
     }
-    let rows = (BLOCK / k).max(RUN);
-    if r <= rows {
-        return fold_blocks(par, term, &Blocks { a, r, k, rows }, params, outs);
+    let blocks = Blocks::new(a, r, k);
+    if blocks.per_a == 1 {
+        return blocks.run(par, Sums(term), outs);
     }
-    let blocks = Blocks { a, r, k, rows };
-    let partial = a * blocks.per_a() * k;
+    let partial = a * blocks.per_a * k;
     scratch::with(Slot::Spare, N * partial, |scratch| {
         let mut pieces = scratch.chunks_exact_mut(partial);
         let partials: [&mut [T]; N] = std::array::from_fn(|_| pieces.next().unwrap_or_default());
-        fold_blocks(par, term, &blocks, params, partials);
+        blocks.run(par, Sums(term), partials);
         for (out, partial) in outs.into_iter().zip(scratch.chunks_exact(partial)) {
-            fold(par, Plain(partial), [a, blocks.per_a(), k], &[], [out]);
+            fold(par, Plain(partial), [a, blocks.per_a, k], [out]);
         }
     });
+}
+
+/// The means over r and the biased variances around them, both `[A, K]`; NaN where R is 0.
+///
+/// Blocks look at their data twice, while it is in the cache, and are joined by the formula of Chan, Golub and LeVeque ("Updating formulae and a pairwise
+/// algorithm for computing sample variances", 1979), so that a large mean costs no accuracy.
+pub(crate) fn moments<T: Real>(par: Par, x: &[T], [a, r, k]: [usize; 3], mean: &mut [T], variance: &mut [T]) {
+    if r == 0 {
+        mean.fill(T::ZERO / T::ZERO);
+        variance.fill(T::ZERO / T::ZERO);
+        return;
+    }
+    if a == 0 || k == 0 {
+        return;
+    }
+    let blocks = Blocks::new(a, r, k);
+    if blocks.per_a == 1 {
+        return blocks.run(par, Moments(x), [mean, variance]);
+    }
+    let partial = a * blocks.per_a * k;
+    scratch::with(Slot::Spare, 2 * partial, |scratch| {
+        let (means, variances) = scratch.split_at_mut(partial);
+        blocks.run(par, Moments(x), [&mut *means, &mut *variances]);
+        blocks.join(means, variances, mean, variance);
+    });
+}
+
+/// What is computed of a block of rows.
+trait Job<T: Real, const N: usize>: Copy + Send + Sync {
+    fn slab<S: Simd>(self, simd: S, slab: &Slab, outs: [&mut [T]; N]);
+    /// The same of `len` contiguous elements.
+    fn line<S: Simd>(self, simd: S, offset: usize, len: usize) -> [T; N];
+}
+
+#[derive(Clone, Copy)]
+struct Sums<P>(P);
+
+impl<T: Real, P: Term<T, N>, const N: usize> Job<T, N> for Sums<P> {
+    #[inline(always)]
+    fn slab<S: Simd>(self, simd: S, slab: &Slab, outs: [&mut [T]; N]) {
+        slab.sum(simd, self.0, &[], outs);
+    }
+    #[inline(always)]
+    fn line<S: Simd>(self, simd: S, offset: usize, len: usize) -> [T; N] {
+        line(simd, self.0, offset, len, T::ZERO)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Moments<'a, T>(&'a [T]);
+
+impl<T: Real> Job<T, 2> for Moments<'_, T> {
+    #[inline(always)]
+    fn slab<S: Simd>(self, simd: S, slab: &Slab, [mean, variance]: [&mut [T]; 2]) {
+        let factor = T::from_f64(1.0 / slab.rows as f64);
+        slab.sum(simd, Plain(self.0), &[], [&mut *mean]);
+        mean.iter_mut().for_each(|x| *x *= factor);
+        slab.sum(simd, Centered(self.0), mean, [&mut *variance]);
+        variance.iter_mut().for_each(|x| *x *= factor);
+    }
+    #[inline(always)]
+    fn line<S: Simd>(self, simd: S, offset: usize, len: usize) -> [T; 2] {
+        line_moments(simd, self.0, offset, len)
+    }
+}
+
+/// Mean and biased variance of `len` contiguous elements.
+#[inline(always)]
+pub(crate) fn line_moments<S: Simd, T: Real>(simd: S, x: &[T], offset: usize, len: usize) -> [T; 2] {
+    let factor = T::from_f64(1.0 / len as f64);
+    let [sum] = line(simd, Plain(x), offset, len, T::ZERO);
+    let mean = sum * factor;
+    let [squares] = line(simd, Centered(x), offset, len, mean);
+    [mean, squares * factor]
 }
 
 /// `[A, R, K]` cut into blocks of at most `rows` rows.
@@ -156,130 +133,141 @@ struct Blocks {
     r: usize,
     k: usize,
     rows: usize,
+    per_a: usize,
 }
 
 impl Blocks {
-    fn per_a(&self) -> usize {
-        self.r.div_ceil(self.rows)
+    fn new(a: usize, r: usize, k: usize) -> Self {
+        let rows = (BLOCK / k).max(RUN);
+        Self { a, r, k, rows, per_a: r.div_ceil(rows) }
+    }
+
+    /// Does the job on each block; `outs` are `[A, blocks, K]`.
+    fn run<T: Real, J: Job<T, N>, const N: usize>(&self, par: Par, job: J, mut outs: [&mut [T]; N]) {
+        let tasks = self.a * self.per_a;
+        let pointers = outs.each_mut().map(|out| {
+            assert_eq!(out.len(), tasks * self.k);
+            SendPtr::new(out)
+        });
+        // Several small blocks make a task, or a single large one is cut along its columns.
+        let grain = BLOCK.div_ceil(self.rows.min(self.r) * self.k);
+        let columns = if tasks == 1 { COLUMN_GRAIN } else { self.k };
+        let per_block = self.k.div_ceil(columns);
+        par::for_each_range(par, tasks * per_block, grain, |start, end| {
+            dispatch(BlockKernel { start, end, per_block, columns, job, blocks: self, pointers });
+        });
+    }
+
+    /// Joins the blocks' means and variances, each `[A, blocks, K]`, into those of all rows.
+    fn join<T: Real>(&self, means: &[T], variances: &[T], mean: &mut [T], variance: &mut [T]) {
+        let (k, per_a) = (self.k, self.per_a);
+        for a in 0..self.a {
+            let (mean, variance) = (&mut mean[a * k..][..k], &mut variance[a * k..][..k]);
+            mean.fill(T::ZERO);
+            variance.fill(T::ZERO);
+            let block = |block: usize| {
+                let weight = self.rows.min(self.r - block * self.rows) as f64 / self.r as f64;
+                (T::from_f64(weight), (a * per_a + block) * k)
+            };
+            for (weight, at) in (0..per_a).map(block) {
+                for (mean, &part) in mean.iter_mut().zip(&means[at..at + k]) {
+                    *mean += weight * part;
+                }
+            }
+            for (weight, at) in (0..per_a).map(block) {
+                for j in 0..k {
+                    let d = means[at + j] - mean[j];
+                    variance[j] += weight * (variances[at + j] + d * d);
+                }
+            }
+        }
     }
 }
 
-/// Sums each block apart: `outs` are `[A, blocks, K]`.
-fn fold_blocks<T: Real, P: Term<T, N>, const N: usize>(
-    par: Par,
-    term: P,
-    blocks: &Blocks,
-    params: &[T],
-    mut outs: [&mut [T]; N],
-) {
-    let &Blocks { a, r, k, rows } = blocks;
-    let tasks = a * blocks.per_a();
-    let pointers = outs.each_mut().map(|out| {
-        assert_eq!(out.len(), tasks * k);
-        par::SendPtr::new(out)
-    });
-    // Several small blocks make a task, or a large one is cut along its columns.
-    let grain = BLOCK.div_ceil(rows.min(r) * k);
-    let columns = if tasks == 1 { COLUMN_GRAIN } else { k };
-    let column_pieces = k.div_ceil(columns);
-    par::for_each_range(par, tasks * column_pieces, grain, |start, end| {
-        dispatch(FoldKernel {
-            start,
-            end,
-            column_pieces,
-            columns,
-            term,
-            blocks,
-            params,
-            pointers,
-        });
-    });
-}
-
-struct FoldKernel<'a, T, P, const N: usize> {
+struct BlockKernel<'a, T, J, const N: usize> {
     start: usize,
     end: usize,
-    column_pieces: usize,
+    per_block: usize,
     columns: usize,
-    term: P,
+    job: J,
     blocks: &'a Blocks,
-    params: &'a [T],
-    pointers: [par::SendPtr<T>; N],
+    pointers: [SendPtr<T>; N],
 }
 
-impl<T: Real, P: Term<T, N>, const N: usize> Kernel for FoldKernel<'_, T, P, N> {
+impl<T: Real, J: Job<T, N>, const N: usize> Kernel for BlockKernel<'_, T, J, N> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let &Blocks { r, k, rows, .. } = self.blocks;
-        let per_a = self.blocks.per_a();
-        for piece in self.start..self.end {
-            let (task, column) = (piece / self.column_pieces, piece % self.column_pieces * self.columns);
-            let (a, first) = (task / per_a, task % per_a * rows);
-            let cols = self.columns.min(k - column);
-            let params = if self.params.is_empty() {
-                self.params
+        let &Blocks { r, k, rows, per_a, .. } = self.blocks;
+        let mut place = [self.start / self.per_block / per_a, self.start / self.per_block % per_a, self.start % self.per_block];
+        for _ in self.start..self.end {
+            let [a, block, piece] = place;
+            let (first, task) = (block * rows, a * per_a + block);
+            let rows = rows.min(r - first);
+            if k == 1 {
+                let results = self.job.line(simd, a * r + first, rows);
+                for (pointer, result) in self.pointers.iter().zip(results) {
+                    // SAFETY: each task has an element of its own in `[A, blocks, 1]`, which `Blocks::run` checked.
+                    unsafe { *pointer.get().add(task) = result }
+                }
             } else {
-                &self.params[a * k + column..][..cols]
-            };
-            let slab = Slab {
-                offset: (a * r + first) * k + column,
-                rows: rows.min(r - first),
-                cols,
-                stride: k,
-            };
-            // SAFETY: each task writes its own columns of its own block, and no two tasks share them.
-            let outs = self
-                .pointers
-                .map(|p| unsafe { std::slice::from_raw_parts_mut(p.get().add(task * k + column), cols) });
-            slab.sum(simd, self.term, params, outs);
+                let column = piece * self.columns;
+                let cols = self.columns.min(k - column);
+                let slab = Slab { offset: (a * r + first) * k + column, rows, cols, stride: k };
+                // SAFETY: each task writes its own columns of its own block, and no two tasks share them.
+                let outs = self
+                    .pointers
+                    .map(|p| unsafe { std::slice::from_raw_parts_mut(p.get().add(task * k + column), cols) });
+                self.job.slab(simd, &slab, outs);
+            }
+            place[2] += 1;
+            if place[2] == self.per_block {
+                place = if block + 1 == per_a { [a + 1, 0, 0] } else { [a, block + 1, 0] };
+            }
         }
     }
 }
 
 /// `rows` rows of `cols` elements, `stride` apart, from `offset` of the inputs.
-pub(crate) struct Slab {
-    pub(crate) offset: usize,
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    pub(crate) stride: usize,
+struct Slab {
+    offset: usize,
+    rows: usize,
+    cols: usize,
+    stride: usize,
 }
 
-/// One set of accumulators for each sum.
-type Accumulators<T, const N: usize> = [[T; MAX_WIDTH]; N];
-
 impl Slab {
-    /// The sums of the columns.
+    /// The sums of the columns. `params` has one for each column, or none.
     #[inline(always)]
-    pub(crate) fn sum<S: Simd, T: Real, P: Term<T, N>, const N: usize>(
+    fn sum<S: Simd, T: Real, P: Term<T, N>, const N: usize>(
         &self,
         simd: S,
         term: P,
         params: &[T],
         mut outs: [&mut [T]; N],
     ) {
-        if self.rows <= FEW {
+        if self.rows * self.cols <= FEW {
             self.sum_few::<S, T, P, N>(term, params, outs);
         } else if self.cols * 2 <= width::<T>() && self.cols == self.stride {
             self.sum_narrow(simd, term, params, outs);
         } else {
-            let mut column = 0;
-            while column < self.cols {
+            for column in (0..self.cols).step_by(width::<T>()) {
                 let count = (self.cols - column).min(width::<T>());
-                let lane_params = padded(params, column, count);
-                let mut total = [[T::ZERO; MAX_WIDTH]; N];
-                let offset = self.offset + column;
-                accumulate(simd, term, offset, self.stride, self.rows, count, &lane_params, &mut total);
+                let mut lanes = [T::ZERO; MAX_WIDTH];
+                if P::HAS_PARAMS {
+                    lanes[..count].copy_from_slice(&params[column..column + count]);
+                }
+                let rows = Lanes { offset: self.offset + column, stride: self.stride, rows: self.rows, count };
+                let total = rows.sum(simd, term, &lanes);
                 for (out, total) in outs.iter_mut().zip(&total) {
                     out[column..column + count].copy_from_slice(&total[..count]);
                 }
-                column += count;
             }
         }
     }
 
-    /// A few rows, added one after the other.
+    /// A few terms, added row by row.
     #[inline(always)]
     fn sum_few<S: Simd, T: Real, P: Term<T, N>, const N: usize>(
         &self,
@@ -288,7 +276,7 @@ impl Slab {
         mut outs: [&mut [T]; N],
     ) {
         for column in 0..self.cols {
-            let param = params.get(column).copied().unwrap_or_default();
+            let param = if P::HAS_PARAMS { params[column] } else { T::ZERO };
             let mut sum = term.scalar::<S>(self.offset + column, param);
             for row in 1..self.rows {
                 let terms = term.scalar::<S>(self.offset + row * self.stride + column, param);
@@ -315,112 +303,121 @@ impl Slab {
         let beside = width::<T>() / cols;
         let groups = self.rows / beside;
         let wide = beside * cols;
-        let mut lane_params = [T::ZERO; MAX_WIDTH];
-        if !params.is_empty() {
-            for row in lane_params[..wide].chunks_exact_mut(cols) {
-                row.copy_from_slice(params);
-            }
+        let mut lanes = [T::ZERO; MAX_WIDTH];
+        if P::HAS_PARAMS {
+            lanes[..wide].chunks_exact_mut(cols).for_each(|row| row.copy_from_slice(params));
         }
-        let mut total = [[T::ZERO; MAX_WIDTH]; N];
-        accumulate(simd, term, self.offset, wide, groups, wide, &lane_params, &mut total);
+        let rows = Lanes { offset: self.offset, stride: wide, rows: groups, count: wide };
+        let mut total = rows.sum(simd, term, &lanes);
         let rest = (self.rows - groups * beside) * cols;
         if rest > 0 {
-            let offset = self.offset + groups * wide;
-            accumulate(simd, term, offset, wide, 1, rest, &lane_params, &mut total);
+            let last = Lanes { offset: self.offset + groups * wide, stride: wide, rows: 1, count: rest };
+            let last = last.sum(simd, term, &lanes);
+            for (total, last) in total.iter_mut().zip(&last) {
+                for i in 0..rest {
+                    total[i] += last[i];
+                }
+            }
         }
         for (out, total) in outs.iter_mut().zip(&mut total) {
-            let mut lanes = wide;
             let mut rows = beside;
             while rows > 1 {
                 let upper = rows.div_ceil(2);
-                for i in 0..lanes - upper * cols {
-                    total[i] += total[upper * cols + i];
+                let (low, high) = total.split_at_mut(upper * cols);
+                for (low, high) in low.iter_mut().zip(&high[..(rows - upper) * cols]) {
+                    *low += *high;
                 }
                 rows = upper;
-                lanes = upper * cols;
             }
             out.copy_from_slice(&total[..cols]);
         }
     }
 }
 
-/// `count` parameters from `start` on, as lanes.
-#[inline(always)]
-fn padded<T: Real>(params: &[T], start: usize, count: usize) -> [T; MAX_WIDTH] {
-    let mut lanes = [T::ZERO; MAX_WIDTH];
-    if !params.is_empty() {
-        lanes[..count].copy_from_slice(&params[start..start + count]);
-    }
-    lanes
-}
-
-/// Adds to `total` the terms of `rows` rows of `count <= width` lanes, in runs of [`RUN`].
-#[allow(clippy::too_many_arguments)]
-#[inline(always)]
-fn accumulate<S: Simd, T: Real, P: Term<T, N>, const N: usize>(
-    simd: S,
-    term: P,
+/// Rows of `count <= width` lanes, `stride` apart, from `offset` on.
+struct Lanes {
     offset: usize,
     stride: usize,
     rows: usize,
     count: usize,
-    params: &[T; MAX_WIDTH],
-    total: &mut Accumulators<T, N>,
-) {
-    let mut row = 0;
-    while row < rows {
-        let run = (rows - row).min(RUN);
-        if count == width::<T>() {
-            run_lanes::<S, T, P, N, true>(simd, term, offset + row * stride, stride, run, count, params, total);
-        } else {
-            run_lanes::<S, T, P, N, false>(simd, term, offset + row * stride, stride, run, count, params, total);
+}
+
+impl Lanes {
+    /// The sums of the first `count` lanes; what stands in the others means nothing.
+    #[inline(always)]
+    fn sum<S: Simd, T: Real, P: Term<T, N>, const N: usize>(
+        &self,
+        simd: S,
+        term: P,
+        params: &Params<T>,
+    ) -> [[T; MAX_WIDTH]; N] {
+        let mut total = [[T::ZERO; MAX_WIDTH]; N];
+        // Whole registers may be read where the inputs go on, even if their last lanes belong to the next row and are ignored; only the
+        // last rows of the inputs must be read in part. The sums of the lanes that count are the same.
+        let whole = match term.len().checked_sub(self.offset + width::<T>()) {
+            Some(room) => self.rows.min(room / self.stride + 1),
+            None => 0,
+        };
+        let mut row = 0;
+        while row < self.rows {
+            let run = (self.rows - row).min(RUN);
+            let whole = whole.saturating_sub(row).min(run);
+            self.run(simd, term, params, [row, row + whole, row + run], &mut total);
+            row += run;
         }
-        row += run;
+        total
     }
-}
 
-/// Sums one run in registers, a group of them at a time, and adds it to `total`.
-#[allow(clippy::too_many_arguments)]
-#[inline(always)]
-fn run_lanes<S: Simd, T: Real, P: Term<T, N>, const N: usize, const FULL: bool>(
-    simd: S,
-    term: P,
-    offset: usize,
-    stride: usize,
-    rows: usize,
-    count: usize,
-    params: &[T; MAX_WIDTH],
-    total: &mut Accumulators<T, N>,
-) {
-    let lanes = T::lanes::<S>();
-    // Registers per sum that are in flight: enough to hide the latency of an addition, few enough for sixteen registers.
-    let group = (if N == 1 { 8 } else { 4 }).min(width::<T>() / lanes);
-    let mut lane = 0;
-    while lane < count {
-        let mut sums = [[T::splat(simd, T::ZERO); 8]; N];
-        for row in 0..rows {
-            for i in 0..group {
-                let at = lane + i * lanes;
-                let left = if FULL { lanes } else { count.saturating_sub(at) };
-                if left > 0 {
-                    // SAFETY: `left` elements of the row from `at` on exist, and `params` has MAX_WIDTH elements.
-                    let terms = unsafe { term.vector(simd, offset + row * stride + at, left, params.as_ptr().add(at)) };
+    /// Adds rows `first..end` in registers, a group of them at a time, and their sums to `total`; rows from `whole` on are read in part.
+    #[inline(always)]
+    fn run<S: Simd, T: Real, P: Term<T, N>, const N: usize>(
+        &self,
+        simd: S,
+        term: P,
+        params: &Params<T>,
+        [first, whole, end]: [usize; 3],
+        total: &mut [[T; MAX_WIDTH]; N],
+    ) {
+        let lanes = T::lanes::<S>();
+        // Registers per sum that are in flight: enough to hide the latency of an addition, few enough for sixteen registers.
+        let group = (if N == 1 { 8 } else { 4 }).min(width::<T>() / lanes);
+        for from in (0..width::<T>()).step_by(group * lanes) {
+            if from >= self.count {
+                break;
+            }
+            let mut sums = [[T::splat(simd, T::ZERO); 8]; N];
+            for row in first..whole {
+                for i in 0..group {
+                    let at = from + i * lanes;
+                    // SAFETY: `Lanes::sum` found that all lanes of this row exist; `params` has as many.
+                    let terms = unsafe {
+                        term.vector(simd, self.offset + row * self.stride + at, params.as_ptr().add(at))
+                    };
                     for (sum, term) in sums.iter_mut().zip(terms) {
                         sum[i] = T::vadd(simd, sum[i], term);
                     }
                 }
             }
-        }
-        for (total, sums) in total.iter_mut().zip(sums) {
-            for (i, sum) in sums.into_iter().enumerate().take(group) {
-                let at = lane + i * lanes;
-                // SAFETY: `at + lanes <= width <= MAX_WIDTH`.
-                unsafe {
-                    let slot = total.as_mut_ptr().add(at);
-                    T::store(simd, slot, T::vadd(simd, T::load(simd, slot), sum));
+            for row in whole..end {
+                for i in 0..group {
+                    let at = from + i * lanes;
+                    let left = self.count.saturating_sub(at).min(lanes);
+                    let terms = term.partial(simd, self.offset + row * self.stride + at, left, &params[at..]);
+                    for (sum, term) in sums.iter_mut().zip(terms) {
+                        sum[i] = T::vadd(simd, sum[i], term);
+                    }
+                }
+            }
+            for (total, sums) in total.iter_mut().zip(sums) {
+                for (i, sum) in sums.into_iter().enumerate().take(group) {
+                    let at = from + i * lanes;
+                    // SAFETY: `at + lanes <= width <= MAX_WIDTH`.
+                    unsafe {
+                        let slot = total.as_mut_ptr().add(at);
+                        T::store(simd, slot, T::vadd(simd, T::load(simd, slot), sum));
+                    }
                 }
             }
         }
-        lane += group * lanes;
     }
 }

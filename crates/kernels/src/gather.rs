@@ -62,7 +62,7 @@ fn check(idx: &[u32], r: usize, what: &str) {
 /// an index that is not below R, or if lengths do not fit.
 #[allow(clippy::too_many_arguments)]
 #[track_caller]
-pub fn scatter_add<T: Real>(
+pub(crate) fn scatter_add<T: Real>(
     par: Par,
     g: &[T],
     idx: &[u32],

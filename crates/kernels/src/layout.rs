@@ -46,6 +46,17 @@ impl<const K: usize> Layout<K> {
         layout
     }
 
+    /// One axis.
+    #[inline]
+    pub(crate) fn line(len: usize, strides: [isize; K]) -> Self {
+        let mut layout = Self { rank: 1, shape: [1; MAX_RANK], strides: [[0; MAX_RANK]; K] };
+        layout.shape[0] = len;
+        for k in 0..K {
+            layout.strides[k][0] = strides[k];
+        }
+        layout
+    }
+
     /// The axes that are left.
     #[inline(always)]
     pub(crate) fn rank(&self) -> usize {
@@ -101,14 +112,14 @@ impl<const K: usize> Layout<K> {
 }
 
 /// A position on the row axes (all but the last), with the offsets that belong to it.
-struct Walk<const K: usize> {
+pub(crate) struct Walk<const K: usize> {
     index: [usize; MAX_RANK],
     offsets: [isize; K],
 }
 
 impl<const K: usize> Walk<K> {
     #[inline]
-    fn at(layout: &Layout<K>, row: usize) -> Self {
+    pub(crate) fn at(layout: &Layout<K>, row: usize) -> Self {
         let mut walk = Self {
             index: [0; MAX_RANK],
             offsets: [0; K],
@@ -123,6 +134,12 @@ impl<const K: usize> Walk<K> {
             }
         }
         walk
+    }
+
+    /// The operands' offsets.
+    #[inline(always)]
+    pub(crate) fn offsets(&self) -> [isize; K] {
+        self.offsets
     }
 
     #[inline(always)]

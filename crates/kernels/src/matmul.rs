@@ -35,6 +35,8 @@ const BLOCKS: usize = 16;
 const MIN_BLOCK_ROWS: usize = 8 * ROWS;
 /// Rows of the result below which a transposed b is read in place, by dot products, instead of being turned first.
 const FEW_ROWS: usize = 4;
+/// Columns of the result below which the same holds: they would fill half a register at best.
+const FEW_COLS: usize = 8;
 /// Terms summed in one sweep, and with the widest tile the size of a packed panel: 256 x 64 f32 are 64 KiB of second-level cache.
 const PANEL_K: usize = 256;
 /// Multiply-adds from which panels of b are packed; below, b is small enough to be read where it lies.
@@ -46,7 +48,7 @@ const PACK_WORK: usize = 192 * 192 * 192;
 /// # Panics
 /// If a length does not fit `dims`.
 #[track_caller]
-pub fn matmul<T: Real>(par: Par, dims: &MatMulDims, a: &[T], b: &[T], out: &mut [T]) {
+pub(crate) fn matmul<T: Real>(par: Par, dims: &MatMulDims, a: &[T], b: &[T], out: &mut [T]) {
     let MatMulDims { batch, m, n, k, .. } = *dims;
     let copies = |shared: bool| if shared { 1 } else { batch };
     assert_eq!(a.len(), copies(dims.a_shared) * m * k, "matmul: length of a for {dims:?}");
@@ -101,27 +103,27 @@ fn product<T: Real>(kernels: &'static Kernels<T>, par: Par, dims: &MatMulDims, a
 
 /// One product; no size is 0.
 fn single<T: Real>(kernels: &'static Kernels<T>, par: Par, dims: &MatMulDims, a: &[T], b: &[T], out: &mut [T]) {
-    let MatMulDims { m, n, k, ta, tb, .. } = *dims;
+    let MatMulDims { m, n, k, .. } = *dims;
     let par = if m * n * k < PAR_WORK { Par::Seq } else { par };
-    // A vector is stored the same way whether it is transposed or not.
-    let (a_along_k, b_along_k) = (!ta || m == 1, tb || n == 1);
-    if n == 1 && !a_along_k {
+    // A matrix of one row or column is stored the same way whether it is transposed or not.
+    let (ta, tb) = (dims.ta && m > 1 && k > 1, dims.tb && n > 1 && k > 1);
+    if n == 1 && (ta || k == 1) {
         // out^T = b^T a: the lanes run over the rows of out, as a lies.
-        let job = Job { kernels, m: 1, n: m, k, a: b, a_row: 0, a_step: 1, b: a, b_row: m, out: SendPtr::new(out) };
+        let job = Job { kernels, m: 1, n: m, k, a: b, a_row: 0, a_step: 1, b: a, out: SendPtr::new(out) };
         return job.run(par);
     }
-    if a_along_k && b_along_k && (n == 1 || m < FEW_ROWS) {
+    if !ta && (n == 1 || tb && (n < FEW_COLS || m < FEW_ROWS)) {
         return dots(kernels, par, dims, a, b, out);
     }
     let (a_row, a_step) = if ta { (1, m) } else { (k, 1) };
     let out = SendPtr::new(out);
-    if tb && n > 1 {
+    if tb {
         scratch::with::<T, _>(Slot::Weights, k * n, |turned| {
             transpose(b, n, k, turned);
-            Job { kernels, m, n, k, a, a_row, a_step, b: turned, b_row: n, out }.run(par);
+            Job { kernels, m, n, k, a, a_row, a_step, b: turned, out }.run(par);
         });
     } else {
-        Job { kernels, m, n, k, a, a_row, a_step, b, b_row: n, out }.run(par);
+        Job { kernels, m, n, k, a, a_row, a_step, b, out }.run(par);
     }
 }
 
@@ -167,54 +169,69 @@ struct Job<'a, T: 'static> {
     a_row: usize,
     a_step: usize,
     b: &'a [T],
-    b_row: usize,
     out: SendPtr<T>,
+}
+
+/// Where the rows of a tile are: from a tile's first row to that of the row `i` below the first tile, `i * tile`; within a tile from row to row; and
+/// from one k to the next.
+#[derive(Clone, Copy)]
+struct Rows<T> {
+    first: *const T,
+    tile: usize,
+    row: usize,
+    step: usize,
 }
 
 impl<T: Real> Job<'_, T> {
     fn run(&self, par: Par) {
-        let whole = [0, self.m];
-        if self.m * self.n * self.k < PACK_WORK || self.m < MIN_BLOCK_ROWS {
-            if par == Par::Seq {
-                return self.direct(whole, [0, self.n]);
-            }
-            if self.m >= self.n {
-                let grain = self.m.div_ceil(BLOCKS).next_multiple_of(ROWS);
-                for_each_range(par, self.m, grain, |first, last| self.direct([first, last], [0, self.n]));
-            } else {
-                let grain = self.n.div_ceil(BLOCKS).next_multiple_of(self.kernels.wide);
-                for_each_range(par, self.n, grain, |first, last| self.direct(whole, [first, last]));
-            }
-        } else {
+        let (whole, all) = ([0, self.m], [0, self.n]);
+        if self.m * self.n * self.k >= PACK_WORK && self.m >= MIN_BLOCK_ROWS {
             self.packed(par);
+        } else if par == Par::Seq {
+            self.direct(whole, all);
+        } else if self.m >= self.n {
+            let grain = self.m.div_ceil(BLOCKS).next_multiple_of(ROWS);
+            for_each_range(par, self.m, grain, |first, last| self.direct([first, last], all));
+        } else {
+            let grain = self.n.div_ceil(BLOCKS).next_multiple_of(self.kernels.wide);
+            for_each_range(par, self.n, grain, |first, last| self.direct(whole, [first, last]));
         }
     }
 
     /// From the operands as they lie.
     fn direct(&self, rows: [usize; 2], cols: [usize; 2]) {
+        let a = self.rows(rows[0], 0);
         for j in (cols[0]..cols[1]).step_by(self.kernels.wide) {
             let width = (cols[1] - j).min(self.kernels.wide);
-            self.column(rows, j, width, [0, self.k], &self.b[j..], self.b_row);
+            self.column(rows, j, width, [0, self.k], a, &self.b[j..], self.n);
         }
     }
 
-    /// All tiles of a column of tiles, for a range of k; b begins at the first of them.
-    fn column(&self, rows: [usize; 2], col: usize, width: usize, ks: [usize; 2], b: &[T], b_row: usize) {
+    /// The rows of a from `row` and `k` on, where they lie.
+    fn rows(&self, row: usize, k: usize) -> Rows<T> {
+        let first = self.a[row * self.a_row + k * self.a_step..].as_ptr();
+        Rows { first, tile: self.a_row, row: self.a_row, step: self.a_step }
+    }
+
+    /// All tiles of a column of tiles, for a range of k; a and b begin at the first of them.
+    #[expect(clippy::too_many_arguments, reason = "a tile column has two ranges, two operands and their strides")]
+    fn column(&self, rows: [usize; 2], col: usize, width: usize, ks: [usize; 2], a: Rows<T>, b: &[T], b_row: usize) {
         let len = ks[1] - ks[0];
         assert!((len - 1) * b_row + width <= b.len());
-        let segments = [Segment { a: (ks[0] * self.a_step) as isize, b: 0, len }];
+        let segments = [Segment { a: 0, b: 0, len }];
         for i in (rows[0]..rows[1]).step_by(ROWS) {
             let r = (rows[1] - i).min(ROWS);
+            let first = a.first.wrapping_add((i - rows[0]) * a.tile);
             let tile = Tile {
-                a: std::array::from_fn(|d| self.a.as_ptr().wrapping_add((i + d.min(r - 1)) * self.a_row)),
-                a_step: self.a_step as isize,
+                a: std::array::from_fn(|d| first.wrapping_add(d.min(r - 1) * a.row)),
+                a_step: a.step as isize,
                 b: b.as_ptr(),
                 b_step: b_row as isize,
                 segments: &segments,
                 c: std::array::from_fn(|d| self.out.get().wrapping_add((i + d.min(r - 1)) * self.n + col)),
                 add: ks[0] > 0,
             };
-            // SAFETY: a has m x k elements under its strides, b was checked above, and ranges of out are disjoint.
+            // SAFETY: a's rows hold these k under their strides, b was checked above, and ranges of out are disjoint.
             unsafe { self.kernels.tile(r, width, &tile) }
         }
     }
@@ -225,23 +242,44 @@ impl<T: Real> Job<'_, T> {
         let panels = self.n.div_ceil(wide);
         let grain = self.m.div_ceil(BLOCKS).next_multiple_of(ROWS).max(MIN_BLOCK_ROWS);
         for k0 in (0..self.k).step_by(PANEL_K) {
-            let k1 = (k0 + PANEL_K).min(self.k);
-            scratch::with::<T, _>(Slot::Weights, panels * wide * (k1 - k0), |packed| {
-                for (p, panel) in packed.chunks_exact_mut(wide * (k1 - k0)).enumerate() {
+            let ks = [k0, (k0 + PANEL_K).min(self.k)];
+            let len = ks[1] - k0;
+            scratch::with::<T, _>(Slot::Panels, panels * wide * len, |packed| {
+                for (p, panel) in packed.chunks_exact_mut(wide * len).enumerate() {
                     let width = (self.n - p * wide).min(wide);
                     for (row, to) in panel.chunks_exact_mut(wide).enumerate() {
-                        let from = (k0 + row) * self.b_row + p * wide;
+                        let from = (k0 + row) * self.n + p * wide;
                         to[..width].copy_from_slice(&self.b[from..from + width]);
                     }
                 }
                 let packed = &*packed;
                 for_each_range(par, self.m, grain, |first, last| {
-                    for (p, panel) in packed.chunks_exact(wide * (k1 - k0)).enumerate() {
-                        let width = (self.n - p * wide).min(wide);
-                        self.column([first, last], p * wide, width, [k0, k1], panel, wide);
+                    let sweep = |a: Rows<T>| {
+                        for (p, panel) in packed.chunks_exact(wide * len).enumerate() {
+                            let width = (self.n - p * wide).min(wide);
+                            self.column([first, last], p * wide, width, ks, a, panel, wide);
+                        }
+                    };
+                    if self.a_step == 1 {
+                        return sweep(self.rows(first, k0));
                     }
+                    scratch::with::<T, _>(Slot::Window, (last - first).next_multiple_of(ROWS) * len, |packed| {
+                        self.pack_rows([first, last], ks, packed);
+                        sweep(Rows { first: packed.as_ptr(), tile: len, row: 1, step: ROWS });
+                    });
                 });
             });
+        }
+    }
+
+    /// Copies rows of a transposed a, which lie side by side, to `[tile, k, ROWS]`.
+    fn pack_rows(&self, [first, last]: [usize; 2], ks: [usize; 2], out: &mut [T]) {
+        let len = ks[1] - ks[0];
+        for k in 0..len {
+            let from = &self.a[(ks[0] + k) * self.a_step..][first..last];
+            for (tile, rows) in from.chunks(ROWS).enumerate() {
+                out[(tile * len + k) * ROWS..][..rows.len()].copy_from_slice(rows);
+            }
         }
     }
 }

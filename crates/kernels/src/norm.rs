@@ -3,28 +3,40 @@
 //! Batch norm is `[1, N*H*W, C]`, layer norm `[N, D, 1]`, instance norm `[N, H*W, C]`. The variance is biased and computed from distances to the mean,
 //! so a large mean costs no accuracy.
 
-use crate::fold::{Centered, Plain, PlainAndProduct, fold};
+use crate::fold::{fold, line_moments, moments};
 use crate::par::{self, Par};
 use crate::real::Real;
 use crate::scratch::{self, Slot};
 use crate::simd::{Kernel, Simd, dispatch};
+use crate::term::{PlainAndProduct, line};
 
 /// `out` `[outer, C]` = 1 / sqrt(variance over R + eps). Panics if lengths do not fit.
 #[track_caller]
-pub fn rstd<T: Real>(par: Par, x: &[T], outer: usize, r: usize, c: usize, eps: f64, out: &mut [T]) {
+pub(crate) fn rstd<T: Real>(par: Par, x: &[T], outer: usize, r: usize, c: usize, eps: f64, out: &mut [T]) {
     check("rstd", [outer, r, c], x.len(), out.len(), outer * c);
-    scratch::with(Slot::Spare, outer * c, |mean| statistics(par, x, [outer, r, c], eps, mean, out));
+    scratch::with(Slot::Spare, outer * c, |mean| {
+        moments(par, x, [outer, r, c], mean, out);
+        invert(out, eps);
+    });
 }
 
 /// `out` `[outer, R, C]` = (x - mean) * rstd. Panics if lengths do not fit.
 #[track_caller]
-pub fn normalize<T: Real>(par: Par, x: &[T], outer: usize, r: usize, c: usize, eps: f64, out: &mut [T]) {
+pub(crate) fn normalize<T: Real>(par: Par, x: &[T], outer: usize, r: usize, c: usize, eps: f64, out: &mut [T]) {
     check("normalize", [outer, r, c], x.len(), out.len(), x.len());
+    if c == 1 && r > 0 {
+        let rows = grain::<T>().div_ceil(r);
+        par::for_each_chunk(par, out, rows * r, |start, out| {
+            dispatch(NormalizeLines { x: &x[start..start + out.len()], r, eps, out });
+        });
+        return;
+    }
     scratch::with(Slot::Spare, 2 * outer * c, |both| {
         let (mean, rstd) = both.split_at_mut(outer * c);
-        statistics(par, x, [outer, r, c], eps, mean, rstd);
+        moments(par, x, [outer, r, c], mean, rstd);
+        invert(rstd, eps);
         let (mean, rstd) = (&*mean, &*rstd);
-        par::for_each_chunk(par, out, grain::<T>(c), |start, out| {
+        par::for_each_chunk(par, out, grain::<T>().div_ceil(c.max(1)) * c, |start, out| {
             let x = &x[start..start + out.len()];
             let place = Place { start: start / c, r, c };
             dispatch(Normalize { x, mean, rstd, place, out });
@@ -36,7 +48,7 @@ pub fn normalize<T: Real>(par: Par, x: &[T], outer: usize, r: usize, c: usize, e
 /// `out = rstd * (g - mean(g) - xhat * mean(g * xhat))`, means over R. Panics if lengths do not fit.
 #[allow(clippy::too_many_arguments)]
 #[track_caller]
-pub fn normalize_grad<T: Real>(
+pub(crate) fn normalize_grad<T: Real>(
     par: Par,
     xhat: &[T],
     rstd: &[T],
@@ -49,16 +61,25 @@ pub fn normalize_grad<T: Real>(
     check("normalize_grad", [outer, r, c], xhat.len(), out.len(), xhat.len());
     assert_eq!(g.len(), xhat.len(), "normalize_grad: cotangent of [{outer}, {r}, {c}]");
     assert_eq!(rstd.len(), outer * c, "normalize_grad: rstd of [{outer}, {c}]");
+    if c == 1 && r > 0 {
+        let rows = grain::<T>().div_ceil(r);
+        par::for_each_chunk(par, out, rows * r, |start, out| {
+            let (xhat, g) = (&xhat[start..start + out.len()], &g[start..start + out.len()]);
+            dispatch(GradLines { xhat, g, rstd: &rstd[start / r..], r, out });
+        });
+        return;
+    }
     scratch::with(Slot::Spare, 2 * outer * c, |both| {
-        let (mean, product) = both.split_at_mut(outer * c);
-        fold(par, PlainAndProduct(g, xhat), [outer, r, c], &[], [&mut *mean, &mut *product]);
-        scale(mean, r);
-        scale(product, r);
-        let (mean, product) = (&*mean, &*product);
-        par::for_each_chunk(par, out, grain::<T>(c), |start, out| {
+        let (shift, slope) = both.split_at_mut(outer * c);
+        fold(par, PlainAndProduct(g, xhat), [outer, r, c], [&mut *shift, &mut *slope]);
+        for ((shift, slope), &rstd) in shift.iter_mut().zip(slope.iter_mut()).zip(rstd) {
+            [*shift, *slope] = coefficients([*shift, *slope], rstd, r);
+        }
+        let (shift, slope) = (&*shift, &*slope);
+        par::for_each_chunk(par, out, grain::<T>().div_ceil(c.max(1)) * c, |start, out| {
             let (xhat, g) = (&xhat[start..start + out.len()], &g[start..start + out.len()]);
             let place = Place { start: start / c, r, c };
-            dispatch(NormalizeGrad { xhat, g, rstd, mean, product, place, out });
+            dispatch(NormalizeGrad { xhat, g, rstd, shift, slope, place, out });
         });
     });
 }
@@ -69,23 +90,70 @@ fn check(what: &str, dims: [usize; 3], x: usize, out: usize, expected: usize) {
     assert_eq!(out, expected, "{what}: output for {dims:?}");
 }
 
-fn scale<T: Real>(x: &mut [T], r: usize) {
-    let factor = T::from_f64(1.0 / r.max(1) as f64);
-    x.iter_mut().for_each(|x| *x *= factor);
+/// Elements per task.
+fn grain<T>() -> usize {
+    par::CHEAP_GRAIN_BYTES / size_of::<T>()
 }
 
-fn statistics<T: Real>(par: Par, x: &[T], dims: [usize; 3], eps: f64, mean: &mut [T], rstd: &mut [T]) {
-    fold(par, Plain(x), dims, &[], [&mut *mean]);
-    scale(mean, dims[1]);
-    fold(par, Centered(x), dims, mean, [&mut *rstd]);
-    scale(rstd, dims[1]);
+/// Turns variances into 1 / sqrt(variance + eps).
+fn invert<T: Real>(variance: &mut [T], eps: f64) {
     let eps = T::from_f64(eps);
-    rstd.iter_mut().for_each(|v| *v = T::ONE / (*v + eps).sqrt());
+    variance.iter_mut().for_each(|v| *v = T::ONE / (*v + eps).sqrt());
 }
 
-/// Elements per task: whole rows of `[outer * R, C]`.
-fn grain<T>(c: usize) -> usize {
-    (par::CHEAP_GRAIN_BYTES / size_of::<T>()).div_ceil(c.max(1)) * c
+/// From the sums of g and of g * xhat: the gradient is `rstd * g + (slope * xhat + shift)`.
+#[inline(always)]
+fn coefficients<T: Real>([g, product]: [T; 2], rstd: T, r: usize) -> [T; 2] {
+    let factor = -rstd * T::from_f64(1.0 / r.max(1) as f64);
+    [g * factor, product * factor]
+}
+
+/// Layer norm: each line is read from memory once.
+struct NormalizeLines<'a, T> {
+    x: &'a [T],
+    r: usize,
+    eps: f64,
+    out: &'a mut [T],
+}
+
+impl<T: Real> Kernel for NormalizeLines<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let eps = T::from_f64(self.eps);
+        for (row, out) in self.out.chunks_exact_mut(self.r).enumerate() {
+            let [mean, variance] = line_moments(simd, self.x, row * self.r, self.r);
+            let rstd = T::ONE / (variance + eps).sqrt();
+            for (o, &x) in out.iter_mut().zip(&self.x[row * self.r..]) {
+                *o = (x - mean) * rstd;
+            }
+        }
+    }
+}
+
+/// The gradient of layer norm, line by line.
+struct GradLines<'a, T> {
+    xhat: &'a [T],
+    g: &'a [T],
+    rstd: &'a [T],
+    r: usize,
+    out: &'a mut [T],
+}
+
+impl<T: Real> Kernel for GradLines<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let r = self.r;
+        let term = PlainAndProduct(self.g, self.xhat);
+        for ((row, out), &rstd) in self.out.chunks_exact_mut(r).enumerate().zip(self.rstd) {
+            let sums = line(simd, term, row * r, r, T::ZERO);
+            let [shift, slope] = coefficients(sums, rstd, r);
+            for ((o, &g), &xhat) in out.iter_mut().zip(&self.g[row * r..]).zip(&self.xhat[row * r..]) {
+                *o = rstd.fma::<S>(g, slope.fma::<S>(xhat, shift));
+            }
+        }
+    }
 }
 
 /// Where a piece of `[outer, R, C]` stands: it starts with row `start` of `[outer * R, C]`.
@@ -96,16 +164,39 @@ struct Place {
     c: usize,
 }
 
+/// Parameters of narrow rows are repeated up to this many elements, so that the arithmetic sees runs of that length.
+const TILE: usize = 256;
+
 impl Place {
-    /// Calls `f(a, from, to)` for the parts of `0..len` that lie in one `a` each.
+    /// Calls `f(parameters, from, to)` for the parts of `0..len` that have the same parameters: some rows of one `a`. The parameters
+    /// `[outer, C]` are repeated as often as the part has rows.
     #[inline(always)]
-    fn for_each_outer(self, len: usize, mut f: impl FnMut(usize, usize, usize)) {
+    fn for_each_run<T: Real, const N: usize>(
+        self,
+        len: usize,
+        params: [&[T]; N],
+        mut f: impl FnMut([&[T]; N], usize, usize),
+    ) {
+        let c = self.c;
+        let beside = (TILE / c).max(1);
+        let mut tiles = [[T::ZERO; TILE]; N];
         let (mut row, mut from) = (self.start, 0);
         while from < len {
             let a = row / self.r;
             let end = (a + 1) * self.r;
-            let to = (from + (end - row) * self.c).min(len);
-            f(a, from, to);
+            let to = (from + (end - row) * c).min(len);
+            let params = params.map(|p| &p[a * c..][..c]);
+            let repeats = beside.min((to - from) / c);
+            if repeats > 1 {
+                for (tile, params) in tiles.iter_mut().zip(params) {
+                    tile[..repeats * c].chunks_exact_mut(c).for_each(|row| row.copy_from_slice(params));
+                }
+            }
+            for first in (from..to).step_by(repeats * c) {
+                let last = (first + repeats * c).min(to);
+                let run = std::array::from_fn(|n| if repeats > 1 { &tiles[n][..last - first] } else { params[n] });
+                f(run, first, last);
+            }
             (row, from) = (end, to);
         }
     }
@@ -123,21 +214,10 @@ impl<T: Real> Kernel for Normalize<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let c = self.place.c;
-        self.place.for_each_outer(self.out.len(), |a, from, to| {
+        self.place.for_each_run(self.out.len(), [self.mean, self.rstd], |[mean, rstd], from, to| {
             let (x, out) = (&self.x[from..to], &mut self.out[from..to]);
-            let (mean, rstd) = (&self.mean[a * c..][..c], &self.rstd[a * c..][..c]);
-            if c == 1 {
-                let (mean, rstd) = (mean[0], rstd[0]);
-                for (o, &x) in out.iter_mut().zip(x) {
-                    *o = (x - mean) * rstd;
-                }
-            } else {
-                for (out, x) in out.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                    for (((o, &x), &mean), &rstd) in out.iter_mut().zip(x).zip(mean).zip(rstd) {
-                        *o = (x - mean) * rstd;
-                    }
-                }
+            for (((o, &x), &mean), &rstd) in out.iter_mut().zip(x).zip(mean).zip(rstd) {
+                *o = (x - mean) * rstd;
             }
         });
     }
@@ -147,8 +227,8 @@ struct NormalizeGrad<'a, T> {
     xhat: &'a [T],
     g: &'a [T],
     rstd: &'a [T],
-    mean: &'a [T],
-    product: &'a [T],
+    shift: &'a [T],
+    slope: &'a [T],
     place: Place,
     out: &'a mut [T],
 }
@@ -157,24 +237,12 @@ impl<T: Real> Kernel for NormalizeGrad<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let c = self.place.c;
-        let value = |g: T, xhat: T, rstd: T, mean: T, product: T| rstd * (-xhat).fma::<S>(product, g - mean);
-        self.place.for_each_outer(self.out.len(), |a, from, to| {
+        let params = [self.rstd, self.shift, self.slope];
+        self.place.for_each_run(self.out.len(), params, |[rstd, shift, slope], from, to| {
             let (xhat, g, out) = (&self.xhat[from..to], &self.g[from..to], &mut self.out[from..to]);
-            let rstd = &self.rstd[a * c..][..c];
-            let (mean, product) = (&self.mean[a * c..][..c], &self.product[a * c..][..c]);
-            if c == 1 {
-                let (rstd, mean, product) = (rstd[0], mean[0], product[0]);
-                for ((o, &h), &g) in out.iter_mut().zip(xhat).zip(g) {
-                    *o = value(g, h, rstd, mean, product);
-                }
-            } else {
-                let rows = out.chunks_exact_mut(c).zip(xhat.chunks_exact(c)).zip(g.chunks_exact(c));
-                for ((out, xhat), g) in rows {
-                    for j in 0..c {
-                        out[j] = value(g[j], xhat[j], rstd[j], mean[j], product[j]);
-                    }
-                }
+            let params = rstd.iter().zip(shift).zip(slope);
+            for (((o, &xhat), &g), ((&rstd, &shift), &slope)) in out.iter_mut().zip(xhat).zip(g).zip(params) {
+                *o = rstd.fma::<S>(g, slope.fma::<S>(xhat, shift));
             }
         });
     }

@@ -68,7 +68,7 @@ const CHANNELS: usize = 64;
 /// # Panics
 /// If a length does not fit, an image has more than `u32::MAX` elements, or there is no output (see [`Window::out_size`]).
 #[track_caller]
-pub fn max_pool_indices<T: Real>(
+pub(crate) fn max_pool_indices<T: Real>(
     par: Par,
     x: &[T],
     n: usize,
@@ -177,7 +177,7 @@ fn max_of_window<T: Real>(x: &[T], w: usize, ys: [usize; 2], xs: [usize; 2], out
 /// # Panics
 /// If a length does not fit or there is no output (see [`Window::out_size`]).
 #[track_caller]
-pub fn sum_pool<T: Real>(par: Par, x: &[T], n: usize, hw: [usize; 2], c: usize, window: &Window, out: &mut [T]) {
+pub(crate) fn sum_pool<T: Real>(par: Par, x: &[T], n: usize, hw: [usize; 2], c: usize, window: &Window, out: &mut [T]) {
     let size = window.check("sum_pool", x.len(), n, hw, c, out.len());
     sums(par, x, hw, size, c, out, |axis, o| window.inputs(axis, o, hw[axis]));
 }
@@ -188,7 +188,15 @@ pub fn sum_pool<T: Real>(par: Par, x: &[T], n: usize, hw: [usize; 2], c: usize, 
 /// # Panics
 /// If a length does not fit or there is no output (see [`Window::out_size`]).
 #[track_caller]
-pub fn sum_unpool<T: Real>(par: Par, g: &[T], n: usize, hw: [usize; 2], c: usize, window: &Window, out: &mut [T]) {
+pub(crate) fn sum_unpool<T: Real>(
+    par: Par,
+    g: &[T],
+    n: usize,
+    hw: [usize; 2],
+    c: usize,
+    window: &Window,
+    out: &mut [T],
+) {
     let size = window.check("sum_unpool", out.len(), n, hw, c, g.len());
     sums(par, g, size, hw, c, out, |axis, i| window.outputs(axis, i, size[axis]));
 }

@@ -14,7 +14,7 @@ const WEYL: u32 = 0x9e37_79b9;
 /// Fills `out` with uniform numbers from [0, 1): 24 random bits for `f32`, 53 for `f64`.
 ///
 /// `out[i]` depends on `key` and `i` only, so a prefix of a longer output is the shorter output.
-pub fn uniform<T: Real>(key: [u32; 2], out: &mut [T]) {
+pub(crate) fn uniform<T: Real>(key: [u32; 2], out: &mut [T]) {
     dispatch(Uniform { key, out });
 }
 

@@ -21,6 +21,7 @@ mod sealed {
 /// [`crate::math`].
 pub trait Real:
     sealed::Sealed
+    + crate::Instances<Self>
     + Copy
     + Default
     + PartialOrd
@@ -118,6 +119,8 @@ pub trait Real:
         // SAFETY: the caller vouches for the range; the register is plain data of just that size.
         unsafe { dst.cast::<Self::Reg<S>>().write_unaligned(x) }
     }
+    /// Loads at most `lanes` elements; the lanes beyond are 0.
+    fn load_partial<S: Simd>(simd: S, src: &[Self]) -> Self::Reg<S>;
     /// Lane by lane `a + b`.
     fn vadd<S: Simd>(simd: S, a: Self::Reg<S>, b: Self::Reg<S>) -> Self::Reg<S>;
     /// Lane by lane `a - b`.
@@ -220,6 +223,10 @@ impl Real for f32 {
     #[inline(always)]
     fn splat<S: Simd>(simd: S, x: f32) -> S::f32s {
         simd.splat_f32s(x)
+    }
+    #[inline(always)]
+    fn load_partial<S: Simd>(simd: S, src: &[f32]) -> S::f32s {
+        simd.partial_load_f32s(src)
     }
     #[inline(always)]
     fn vadd<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
@@ -342,6 +349,10 @@ impl Real for f64 {
     #[inline(always)]
     fn splat<S: Simd>(simd: S, x: f64) -> S::f64s {
         simd.splat_f64s(x)
+    }
+    #[inline(always)]
+    fn load_partial<S: Simd>(simd: S, src: &[f64]) -> S::f64s {
+        simd.partial_load_f64s(src)
     }
     #[inline(always)]
     fn vadd<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {

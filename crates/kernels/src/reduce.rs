@@ -1,17 +1,18 @@
 //! Sums over axes and the index of the maximum of a row.
 
-use crate::fold::{Plain, fold};
+use crate::fold::fold;
 use crate::layout::MAX_RANK;
 use crate::par::{self, Par};
 use crate::real::Real;
 use crate::scratch::{self, Slot};
+use crate::term::Plain;
 
 /// `out` = the sums of `x` (contiguous, of `shape`) over the axes with `reduced`; the other axes stay in order.
 ///
 /// The order of addition is fixed by the shape, and the error grows with the logarithm of the number of terms, not with the number. Panics if
 /// lengths do not fit the shape.
 #[track_caller]
-pub fn sum_axes<T: Real>(par: Par, x: &[T], shape: &[usize], reduced: &[bool], out: &mut [T]) {
+pub(crate) fn sum_axes<T: Real>(par: Par, x: &[T], shape: &[usize], reduced: &[bool], out: &mut [T]) {
     assert_eq!(shape.len(), reduced.len(), "sum_axes: one flag for each axis of {shape:?}");
     assert!(shape.len() <= MAX_RANK, "sum_axes: at most {MAX_RANK} axes, got {shape:?}");
     assert_eq!(shape.iter().product::<usize>(), x.len(), "sum_axes: input and shape {shape:?}");
@@ -49,21 +50,21 @@ fn sum_groups<T: Real>(par: Par, x: &[T], groups: &[(usize, bool)], out: &mut [T
     let dims = [before, groups[last].0, after];
     if groups[..last].iter().any(|g| g.1) {
         scratch::with(Slot::Spare, before * after, |partial| {
-            fold(par, Plain(x), dims, &[], [&mut *partial]);
+            fold(par, Plain(x), dims, [&mut *partial]);
             let mut rest = [(0, false); MAX_RANK];
             rest[..last].copy_from_slice(&groups[..last]);
             rest[last] = (after, false);
             sum_groups(par, partial, &rest[..=last], out);
         });
     } else {
-        fold(par, Plain(x), dims, &[], [out]);
+        fold(par, Plain(x), dims, [out]);
     }
 }
 
 /// `out[r]` = the index of the first maximum of row r of `x` `[rows, cols]`. A NaN counts as the maximum. Panics if `cols` is 0
 /// and there are rows, or if lengths do not fit.
 #[track_caller]
-pub fn argmax_rows<T: Real>(par: Par, x: &[T], rows: usize, cols: usize, out: &mut [u32]) {
+pub(crate) fn argmax_rows<T: Real>(par: Par, x: &[T], rows: usize, cols: usize, out: &mut [u32]) {
     assert_eq!(x.len(), rows * cols, "argmax_rows: input of [{rows}, {cols}]");
     assert_eq!(out.len(), rows, "argmax_rows: output of [{rows}]");
     assert!(cols > 0 || rows == 0, "argmax_rows: rows of no elements");

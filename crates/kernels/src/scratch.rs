@@ -9,17 +9,19 @@ use std::cell::RefCell;
 pub(crate) enum Slot {
     /// Part of an image with its padding written out.
     Window,
-    /// Transposed or packed weights, transposed factors.
+    /// Transposed weights, transposed factors.
     Weights,
+    /// Packed panels.
+    Panels,
     /// Taps of a convolution.
     Taps,
     /// Lists of segments.
     Index,
-    /// Rows that nobody reads, partial results.
+    /// Results before they are added up.
     Spare,
 }
 
-const SLOTS: usize = 5;
+const SLOTS: usize = 6;
 
 /// One cache line.
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -6,7 +6,7 @@ use crate::simd::{Kernel, Simd, dispatch};
 
 /// `out[r, c] = x[r, c] - ln(sum over c of e^x[r, c])` for `x` and `out` of `[rows, cols]`. Panics if lengths do not fit.
 #[track_caller]
-pub fn log_softmax_rows<T: Real>(par: Par, x: &[T], rows: usize, cols: usize, out: &mut [T]) {
+pub(crate) fn log_softmax_rows<T: Real>(par: Par, x: &[T], rows: usize, cols: usize, out: &mut [T]) {
     assert_eq!(x.len(), rows * cols, "log_softmax: input of [{rows}, {cols}]");
     assert_eq!(out.len(), x.len(), "log_softmax: output of [{rows}, {cols}]");
     let grain = (par::COSTLY_GRAIN_BYTES / size_of::<T>()).div_ceil(cols.max(1)) * cols;

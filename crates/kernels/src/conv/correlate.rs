@@ -3,7 +3,7 @@
 
 use super::window::{Images, Rect};
 use crate::Real;
-use crate::microkernel::{DOT, DotTile, Kernels, ROWS, Segment, Tile};
+use crate::microkernel::{Kernels, ROWS, Segment, Tile};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::scratch::{self, Slot};
 
@@ -25,15 +25,6 @@ pub(super) struct Tap {
     pub(super) weights: isize,
 }
 
-/// How the weights lie.
-#[derive(Clone, Copy)]
-pub(super) enum Weights {
-    /// `depth` rows of columns at each tap: lanes run over columns. The distance between rows.
-    Rows(usize),
-    /// Each column contiguous along `depth` at each tap: lanes run over depth. The distance between columns.
-    Columns(usize),
-}
-
 pub(super) struct Correlation<'a, T: 'static> {
     pub(super) kernels: &'static Kernels<T>,
     pub(super) images: Images<'a, T>,
@@ -47,7 +38,8 @@ pub(super) struct Correlation<'a, T: 'static> {
     pub(super) depth: usize,
     pub(super) groups: usize,
     pub(super) weights: &'a [T],
-    pub(super) layout: Weights,
+    /// From one row of weights (a term of the sum) to the next; columns are contiguous.
+    pub(super) weights_row: usize,
     /// From the weights of one group to the next.
     pub(super) weights_group: usize,
     /// Channels of a group in the result.
@@ -61,7 +53,7 @@ pub(super) struct Correlation<'a, T: 'static> {
 
 /// What the tiles of a block share.
 struct Block<'a, T> {
-    /// The source pixel of the first cell at tap offset `base`.
+    /// The corner of the rectangle that the first image's cells read.
     source: *const T,
     /// From row to row and from image to image in the source.
     pitch: usize,
@@ -155,10 +147,6 @@ impl<T: Real> Correlation<'_, T> {
     /// The taps as segments relative to the rectangle's corner; taps that follow each other in source and weights become one.
     fn segments<'b>(&self, low: [isize; 2], pitch: usize, buffer: &'b mut [Segment]) -> &'b [Segment] {
         let c = self.images.c as isize;
-        let rows = match self.layout {
-            Weights::Rows(step) => step,
-            Weights::Columns(_) => 1,
-        };
         let mut count = 0;
         for tap in self.taps {
             let a = (tap.at[0] - low[0]) * pitch as isize + (tap.at[1] - low[1]) * c;
@@ -166,7 +154,7 @@ impl<T: Real> Correlation<'_, T> {
             if let Some(last) = buffer[..count].last_mut()
                 && self.groups == 1
                 && last.a + last.len as isize == a
-                && last.b + (last.len * rows) as isize == b
+                && last.b + (last.len * self.weights_row) as isize == b
             {
                 last.len += self.depth;
             } else {
@@ -181,19 +169,15 @@ impl<T: Real> Correlation<'_, T> {
     /// See [`Correlation::run`].
     unsafe fn sweep(&self, block: &Block<T>) {
         for group in 0..self.groups {
-            let weights = self.weights[(group * self.weights_group).min(self.weights.len())..].as_ptr();
-            match self.layout {
-                // SAFETY: passed on.
-                Weights::Rows(step) => unsafe { self.sweep_rows(block, group, weights, step) },
-                // SAFETY: passed on.
-                Weights::Columns(step) => unsafe { self.sweep_columns(block, group, weights, step) },
-            }
+            // SAFETY: passed on.
+            unsafe { self.sweep_group(block, group) }
         }
     }
 
     /// # Safety
     /// See [`Correlation::run`].
-    unsafe fn sweep_rows(&self, block: &Block<T>, group: usize, weights: *const T, step: usize) {
+    unsafe fn sweep_group(&self, block: &Block<T>, group: usize) {
+        let weights = self.weights[group * self.weights_group..].as_ptr();
         let mut rest = block.segments;
         let mut add = false;
         // At least one round, so that cells without taps become zero.
@@ -203,12 +187,12 @@ impl<T: Real> Correlation<'_, T> {
             let mut col = 0;
             while col < self.cols {
                 let cols = (self.cols - col).min(self.kernels.wide);
-                self.for_each_tile::<ROWS>(block, |rows, a, c| {
+                self.for_each_tile(block, |rows, a, c| {
                     let tile = Tile {
                         a: a.map(|p| p.wrapping_add(group * self.depth)),
                         a_step: 1,
                         b: weights.wrapping_add(col),
-                        b_step: step as isize,
+                        b_step: self.weights_row as isize,
                         segments,
                         c: c.map(|p| p.wrapping_add(group * self.cols + col)),
                         add,
@@ -226,34 +210,13 @@ impl<T: Real> Correlation<'_, T> {
         }
     }
 
-    /// # Safety
-    /// See [`Correlation::run`].
-    unsafe fn sweep_columns(&self, block: &Block<T>, group: usize, weights: *const T, step: usize) {
-        let mut col = 0;
-        while col < self.cols {
-            let cols = (self.cols - col).min(DOT);
-            let b = std::array::from_fn(|j| weights.wrapping_add((col + j.min(cols - 1)) * step));
-            self.for_each_tile::<DOT>(block, |rows, a, c| {
-                let tile = DotTile {
-                    a: a.map(|p| p.wrapping_add(group * self.depth)),
-                    b,
-                    segments: block.segments,
-                    c: c.map(|p| p.wrapping_add(group * self.cols + col)),
-                };
-                // SAFETY: as in `sweep_rows`.
-                unsafe { self.kernels.dot(rows, cols, &tile) }
-            });
-            col += cols;
-        }
-    }
-
-    /// Calls `f` with up to `R` cells at a time: how many, where their pixels begin, where their results go. Tiles cross rows and images,
+    /// Calls `f` with up to [`ROWS`] cells at a time: how many, where their pixels begin, where their results go. Tiles cross rows and images,
     /// so that small maps fill them.
     #[inline]
-    fn for_each_tile<const R: usize>(&self, block: &Block<T>, mut f: impl FnMut(usize, [*const T; R], [*mut T; R])) {
+    fn for_each_tile(&self, block: &Block<T>, mut f: impl FnMut(usize, [*const T; ROWS], [*mut T; ROWS])) {
         let across = self.step[1] * self.images.c;
-        let mut a = [block.source; R];
-        let mut c = [block.out; R];
+        let mut a = [block.source; ROWS];
+        let mut c = [block.out; ROWS];
         let mut filled = 0;
         for image in 0..block.images {
             for row in 0..block.rows {
@@ -263,8 +226,8 @@ impl<T: Real> Correlation<'_, T> {
                     a[filled] = source;
                     c[filled] = out;
                     filled += 1;
-                    if filled == R {
-                        f(R, a, c);
+                    if filled == ROWS {
+                        f(ROWS, a, c);
                         filled = 0;
                     }
                     source = source.wrapping_add(across);

@@ -1,20 +1,20 @@
 //! The forward pass.
 
-use super::correlate::{Correlation, Tap, Weights};
+use super::correlate::{Correlation, Tap};
+use super::thin::{Pass, Thin, is_thin};
 use super::window::Images;
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
-use crate::microkernel::{DOT, Kernels, kernels};
+use crate::microkernel::{Kernels, kernels};
 use crate::par::{Par, SendPtr};
 use crate::scratch::{self, Slot};
-use crate::transpose::transpose;
 
 /// y = x * w (cross-correlation): `y[n, i, j, o] = sum x[n, i s - p + a d, j s - p + b d, c] w[a, b, c, o]`.
 ///
 /// # Panics
 /// If a length does not fit `dims` or the output would be empty (see [`ConvDims::out_hw`]).
 #[track_caller]
-pub fn conv<T: Real>(par: Par, dims: &ConvDims, x: &[T], w: &[T], y: &mut [T]) {
+pub(crate) fn conv<T: Real>(par: Par, dims: &ConvDims, x: &[T], w: &[T], y: &mut [T]) {
     let out = dims.check("conv", x.len(), w.len(), y.len());
     let par = if dims.work(out) < PAR_WORK { Par::Seq } else { par };
     forward(kernels(), par, dims, out, x, w, y);
@@ -29,55 +29,43 @@ pub(super) fn forward<T: Real>(
     w: &[T],
     y: &mut [T],
 ) {
-    if w.is_empty() {
+    if w.is_empty() || y.is_empty() {
         y.fill(T::ZERO);
         return;
     }
-    let (ci, co) = (dims.group_ci(), dims.group_co());
-    let k = dims.taps() * ci;
-    // Few output channels leave most lanes of a register idle: then let the lanes run over the input channels.
-    let columns = co <= DOT && ci >= 2 * co && ci >= kernels.lanes / 2;
-    let y = SendPtr::new(y);
-    let run = |w: &[T], layout: Weights, tap_step: usize, weights_group: usize| {
-        scratch::with::<Tap, _>(Slot::Taps, dims.taps(), |taps| {
-            for (i, tap) in taps.iter_mut().enumerate() {
-                let at =
-                    |axis: usize, index: usize| (index * dims.dilation[axis]) as isize - dims.pad[axis][0] as isize;
-                *tap = Tap {
-                    at: [at(0, i / dims.kernel[1]), at(1, i % dims.kernel[1])],
-                    weights: (i * tap_step) as isize,
-                };
-            }
-            let job = Correlation {
-                kernels,
-                images: Images { data: x, hw: dims.hw, c: dims.ci },
-                n: dims.n,
-                cells: out,
-                step: dims.stride,
-                taps,
-                depth: ci,
-                groups: dims.groups,
-                weights: w,
-                layout,
-                weights_group,
-                cols: co,
-                out: y,
-                out_origin: 0,
-                out_image: out[0] * out[1] * dims.co,
-                out_step: [out[1] * dims.co, dims.co],
-            };
-            // SAFETY: y has exactly n x oh x ow x co elements, w those of every tap (both checked by the caller), and y is ours alone.
-            unsafe { job.run(par) }
-        });
-    };
-    if columns && dims.co > 1 {
-        scratch::with::<T, _>(Slot::Weights, w.len(), |columns| {
-            transpose(w, k, dims.co, columns);
-            run(columns, Weights::Columns(k), ci, k * co);
-        });
-    } else if columns {
-        run(w, Weights::Columns(k), ci, 0);
-    } else {
-        run(w, Weights::Rows(dims.co), ci * dims.co, co);
+    if is_thin(Pass::Forward, dims, out, kernels.lanes) {
+        let job = Thin { kernels, pass: Pass::Forward, dims, out, source: x, result: SendPtr::new(y) };
+        // SAFETY: the lengths were checked by the caller, and y is ours alone.
+        return unsafe { job.run(par, w) };
     }
+    let (ci, co) = (dims.group_ci(), dims.group_co());
+    scratch::with::<Tap, _>(Slot::Taps, dims.taps(), |taps| {
+        for (i, tap) in taps.iter_mut().enumerate() {
+            let at = |axis: usize, index: usize| (index * dims.dilation[axis]) as isize - dims.pad[axis][0] as isize;
+            *tap = Tap {
+                at: [at(0, i / dims.kernel[1]), at(1, i % dims.kernel[1])],
+                weights: (i * ci * dims.co) as isize,
+            };
+        }
+        let job = Correlation {
+            kernels,
+            images: Images { data: x, hw: dims.hw, c: dims.ci },
+            n: dims.n,
+            cells: out,
+            step: dims.stride,
+            taps,
+            depth: ci,
+            groups: dims.groups,
+            weights: w,
+            weights_row: dims.co,
+            weights_group: co,
+            cols: co,
+            out: SendPtr::new(y),
+            out_origin: 0,
+            out_image: out[0] * out[1] * dims.co,
+            out_step: [out[1] * dims.co, dims.co],
+        };
+        // SAFETY: y has exactly n x oh x ow x co elements, w those of every tap (both checked by the caller), and y is ours alone.
+        unsafe { job.run(par) }
+    });
 }

@@ -4,11 +4,12 @@
 //! their taps, and along them o grows by one: a correlation of stride 1 over the output gradient for each class of pixels.
 //! Each input pixel gathers, so nothing is added by two threads.
 
-use super::correlate::{Correlation, Tap, Weights};
+use super::correlate::{Correlation, Tap};
+use super::thin::{Pass, Thin, is_thin};
 use super::window::Images;
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
-use crate::microkernel::{DOT, Kernels, kernels};
+use crate::microkernel::{Kernels, kernels};
 use crate::par::{Par, SendPtr};
 use crate::scratch::{self, Slot};
 use crate::transpose::transpose_strided;
@@ -19,7 +20,7 @@ use crate::transpose::transpose_strided;
 /// # Panics
 /// If a length does not fit `dims` or the output would be empty (see [`ConvDims::out_hw`]).
 #[track_caller]
-pub fn conv_input_grad<T: Real>(par: Par, dims: &ConvDims, g: &[T], w: &[T], dx: &mut [T]) {
+pub(crate) fn conv_input_grad<T: Real>(par: Par, dims: &ConvDims, g: &[T], w: &[T], dx: &mut [T]) {
     let out = dims.check("conv_input_grad", dx.len(), w.len(), g.len());
     let par = if dims.work(out) < PAR_WORK { Par::Seq } else { par };
     input_grad(kernels(), par, dims, out, g, w, dx);
@@ -34,40 +35,36 @@ pub(super) fn input_grad<T: Real>(
     w: &[T],
     dx: &mut [T],
 ) {
-    if w.is_empty() {
+    if w.is_empty() || dx.is_empty() {
         dx.fill(T::ZERO);
         return;
     }
+    if is_thin(Pass::InputGrad, dims, out, kernels.lanes) {
+        let job = Thin { kernels, pass: Pass::InputGrad, dims, out, source: g, result: SendPtr::new(dx) };
+        // SAFETY: the lengths were checked by the caller, and dx is ours alone.
+        return unsafe { job.run(par, w) };
+    }
     let (ci, co) = (dims.group_ci(), dims.group_co());
-    // Few input channels: let the lanes run over the output channels, along which the weights lie already.
-    let columns = ci <= DOT && co >= 2 * ci && co >= kernels.lanes / 2;
     let dx = SendPtr::new(dx);
-    let classes = |w: &[T]| {
-        for top in 0..dims.stride[0].min(dims.hw[0]) {
-            for left in 0..dims.stride[1].min(dims.hw[1]) {
-                class(kernels, par, dims, out, g, w, dx, [top, left], columns);
+    // [tap, ci, group, co] to [group, tap, co, ci], the taps backwards: in that order they also follow each other in the source.
+    scratch::with::<T, _>(Slot::Weights, w.len(), |turned| {
+        let per_group = dims.taps() * ci * co;
+        for group in 0..dims.groups {
+            for tap in 0..dims.taps() {
+                let from = &w[tap * ci * dims.co + group * co..];
+                let to = group * per_group + (dims.taps() - 1 - tap) * ci * co;
+                transpose_strided(from, dims.co, ci, co, &mut turned[to..to + ci * co], ci);
             }
         }
-    };
-    if columns {
-        classes(w);
-    } else {
-        // [tap, ci, group, co] to [group, tap, co, ci], the taps backwards: in that order they also follow each other in the source.
-        scratch::with::<T, _>(Slot::Weights, w.len(), |turned| {
-            let per_group = dims.taps() * ci * co;
-            for group in 0..dims.groups {
-                for tap in 0..dims.taps() {
-                    let from = &w[tap * ci * dims.co + group * co..];
-                    let to = group * per_group + (dims.taps() - 1 - tap) * ci * co;
-                    transpose_strided(from, dims.co, ci, co, &mut turned[to..to + ci * co], ci);
-                }
+        for top in 0..dims.stride[0].min(dims.hw[0]) {
+            for left in 0..dims.stride[1].min(dims.hw[1]) {
+                class(kernels, par, dims, out, g, turned, dx, [top, left]);
             }
-            classes(turned);
-        });
-    }
+        }
+    });
 }
 
-/// The input pixels `(top + i s, left + j s)`.
+/// The input pixels `(top + i s, left + j s)`, from the turned weights.
 #[expect(clippy::too_many_arguments, reason = "one call site, and the arguments are those of the operation")]
 fn class<T: Real>(
     kernels: &'static Kernels<T>,
@@ -75,10 +72,9 @@ fn class<T: Real>(
     dims: &ConvDims,
     out: [usize; 2],
     g: &[T],
-    w: &[T],
+    turned: &[T],
     dx: SendPtr<T>,
     first: [usize; 2],
-    columns: bool,
 ) {
     let (ci, co) = (dims.group_ci(), dims.group_co());
     let [kh, kw] = dims.kernel;
@@ -90,14 +86,10 @@ fn class<T: Real>(
     };
     scratch::with::<Tap, _>(Slot::Taps, dims.taps(), |taps| {
         let mut count = 0;
-        for a in (0..kh).rev() {
-            for b in (0..kw).rev() {
-                if let (Some(row), Some(col)) = (at(0, a), at(1, b)) {
-                    let tap = a * kw + b;
-                    let weights = if columns { tap * ci * dims.co } else { (dims.taps() - 1 - tap) * ci * co };
-                    taps[count] = Tap { at: [row, col], weights: weights as isize };
-                    count += 1;
-                }
+        for tap in (0..dims.taps()).rev() {
+            if let (Some(row), Some(col)) = (at(0, tap / kw), at(1, tap % kw)) {
+                taps[count] = Tap { at: [row, col], weights: ((kh * kw - 1 - tap) * ci * co) as isize };
+                count += 1;
             }
         }
         let job = Correlation {
@@ -109,9 +101,9 @@ fn class<T: Real>(
             taps: &taps[..count],
             depth: co,
             groups: dims.groups,
-            weights: w,
-            layout: if columns { Weights::Columns(dims.co) } else { Weights::Rows(ci) },
-            weights_group: if columns { co } else { dims.taps() * ci * co },
+            weights: turned,
+            weights_row: ci,
+            weights_group: dims.taps() * ci * co,
             cols: ci,
             out: dx,
             out_origin: (first[0] * dims.hw[1] + first[1]) * dims.ci,

@@ -2,19 +2,21 @@
 //!
 //! No column matrix is written out. The forward pass and the input gradient are one driver ([`correlate`]), because the input gradient of
 //! a convolution of stride s is s x s correlations of stride 1, one for each class of input pixels with the same remainder; the weight
-//! gradient ([`weight_grad`]) is a product with the pixels as the summed axis. All three end in [`crate::microkernel`].
+//! gradient ([`weight_grad`]) is a product with the pixels as the summed axis. A result with few channels has a way of its own ([`thin`]). All end in
+//! [`crate::microkernel`].
 
 mod correlate;
 mod forward;
 mod input_grad;
 #[cfg(test)]
 mod tests;
+mod thin;
 mod weight_grad;
 mod window;
 
-pub use forward::conv;
-pub use input_grad::conv_input_grad;
-pub use weight_grad::conv_weight_grad;
+pub(crate) use forward::conv;
+pub(crate) use input_grad::conv_input_grad;
+pub(crate) use weight_grad::conv_weight_grad;
 
 /// The shape of a convolution: x `[n, h, w, ci]`, weights `[kh, kw, ci / groups, co]`, y `[n, oh, ow, co]`.
 ///
