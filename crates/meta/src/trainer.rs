@@ -1,0 +1,326 @@
+//! Training across tasks: a meta-batch spread over the cores, its gradients added in the order of the tasks, one outer step.
+
+use std::sync::Arc;
+
+use metaforge_autodiff::{DType, Key, Program, Tensor, Workspace};
+use metaforge_nn::{Optimizer, Params, Schedule};
+use rayon::prelude::*;
+
+use crate::update::Update;
+use crate::workers::{Workers, par};
+use crate::{EpisodeLearner, Error, Evaluation, Statistics, Task, TaskShape, TaskVars, Tasks, evaluate};
+
+/// How the mean gradient of a meta-batch is held in bounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Clip {
+    /// Scaled so that the norm of all of it is at most this.
+    Norm(f64),
+    /// Every number between minus this and this.
+    Value(f64),
+}
+
+/// Settings of a training.
+#[derive(Clone, Debug)]
+pub struct TrainConfig {
+    /// Tasks of a step; their gradients are averaged.
+    pub meta_batch: usize,
+    /// The outer learning rate.
+    pub schedule: Schedule,
+    /// Bounds on the mean gradient.
+    pub clip: Option<Clip>,
+    /// Seed of the initial parameters and of what is random within a play.
+    pub seed: u64,
+}
+
+impl TrainConfig {
+    /// A constant rate, no clipping, seed 0.
+    pub fn new(meta_batch: usize, lr: f64) -> TrainConfig {
+        TrainConfig { meta_batch, schedule: Schedule::Constant(lr), clip: None, seed: 0 }
+    }
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Which step it was, counted from 1.
+    pub step: u64,
+    /// Mean query loss of the meta-batch, before the step.
+    pub loss: f64,
+    /// Mean metric of the meta-batch, before the step.
+    pub metric: f64,
+    /// Norm of the mean gradient, before clipping.
+    pub grad_norm: f64,
+    /// The outer learning rate.
+    pub lr: f64,
+}
+
+/// Trains an [`EpisodeLearner`]. The result depends on learner, tasks, optimiser and configuration alone: not on the number of
+/// threads, nor on whether training was interrupted ([`MetaTrainer::state`], [`MetaTrainer::restore`]).
+pub struct MetaTrainer {
+    learner: Arc<dyn EpisodeLearner>,
+    tasks: Arc<dyn Tasks>,
+    config: TrainConfig,
+    params: Params,
+    state: Params,
+    step: u64,
+    shape: TaskShape,
+    workers: Workers,
+    update: Update,
+    results: Vec<TaskResult>,
+    total: Vec<f32>,
+    /// The tasks of the next step, drawn while this one was computed.
+    next: Option<(u64, Vec<Task>)>,
+}
+
+/// What one task gave. The numbers are the gradient of every parameter and the new state, one behind the other.
+#[derive(Clone, Debug, Default)]
+struct TaskResult {
+    loss: f64,
+    metric: f64,
+    numbers: Vec<f32>,
+}
+
+/// Numbers that one job adds up; splits by shape alone.
+const CHUNK: usize = 1 << 14;
+
+impl MetaTrainer {
+    /// Compiles the programs; the shape of all tasks is that of the first.
+    ///
+    /// # Errors
+    /// If the meta-batch is empty, or a parameter or state is not of `f32`.
+    pub fn new(
+        learner: Arc<dyn EpisodeLearner>,
+        tasks: Arc<dyn Tasks>,
+        optimizer: Box<dyn Optimizer>,
+        config: TrainConfig,
+    ) -> Result<MetaTrainer, Error> {
+        if config.meta_batch == 0 {
+            return Err(Error::Setting("a meta-batch has at least one task".into()));
+        }
+        let (params, state) = (learner.init(Key::new(config.seed)), learner.init_state());
+        if let Some(other) = params.avals().iter().chain(&state.avals()).find(|a| a.dtype != DType::F32) {
+            return Err(Error::Setting(format!("training works in f32, but a parameter is {other}")));
+        }
+        let shape = tasks.task(0).shape();
+        let workers = Workers::new(task_program(learner.as_ref(), &params, &state, &shape));
+        let update = Update::new(optimizer.as_ref(), &params.avals(), config.meta_batch, config.clip);
+        let numbers = params.count() + state.count();
+        let results = vec![TaskResult { numbers: vec![0.0; numbers], ..TaskResult::default() }; config.meta_batch];
+        let total = vec![0.0; numbers];
+        Ok(MetaTrainer { learner, tasks, config, params, state, step: 0, shape, workers, update, results, total, next: None })
+    }
+
+    /// Plays the next meta-batch and takes one outer step; the tasks of the one after it are drawn meanwhile.
+    ///
+    /// # Errors
+    /// If a task has another shape than the first, or a loss or the gradient is not finite. Parameters and state are then as before.
+    pub fn step(&mut self) -> Result<StepReport, Error> {
+        let number = self.step + 1;
+        let batch = self.config.meta_batch as u64;
+        let first = self.step * batch;
+        let current = match self.next.take() {
+            Some((at, drawn)) if at == first => drawn,
+            _ => draw(self.tasks.as_ref(), first, batch),
+        };
+        let mut results = std::mem::take(&mut self.results);
+        let this = &*self;
+        let (played, next) = rayon::join(
+            || this.play(first, &current, &mut results),
+            || draw(this.tasks.as_ref(), first + batch, batch),
+        );
+        self.results = results;
+        self.next = Some((first + batch, next));
+        played?;
+        self.check_losses(number, first)?;
+
+        let (sums, state) = self.add_up();
+        let lr = self.config.schedule.at(self.step);
+        let grad_norm = self.update.step(&mut self.params, &sums, lr);
+        if !grad_norm.is_finite() {
+            return Err(Error::Diverged { step: number, what: "the norm of the gradient".into(), value: grad_norm });
+        }
+        for (i, tensor) in state.into_iter().enumerate() {
+            self.state.set(i, tensor);
+        }
+        self.step = number;
+        let mean = |f: fn(&TaskResult) -> f64| self.results.iter().map(f).sum::<f64>() / batch as f64;
+        Ok(StepReport { step: number, loss: mean(|r| r.loss), metric: mean(|r| r.metric), grad_norm, lr })
+    }
+
+    /// A task a worker; what they give goes into `results`, each at its place.
+    fn play(&self, first: u64, tasks: &[Task], results: &mut [TaskResult]) -> Result<(), Error> {
+        let par = par(tasks.len());
+        let jobs = results.par_iter_mut().zip(tasks).enumerate().with_max_len(1);
+        jobs.try_for_each(|(i, (result, task))| {
+            let number = first + i as u64;
+            if task.shape() != self.shape {
+                let (found, expected) = (Box::new(task.shape()), Box::new(self.shape.clone()));
+                return Err(Error::TaskShape { task: number, found, expected });
+            }
+            let key = self.key(number);
+            let inputs = inputs(&self.params, &self.state, task, &key);
+            self.workers.run(&inputs, par, |program, workspace| result.read(program, workspace));
+            Ok(())
+        })
+    }
+
+    fn key(&self, task: u64) -> Tensor {
+        // Stream 0 of the seed is not the one of the initial parameters.
+        Key::new(self.config.seed).fold(0).fold(task).tensor()
+    }
+
+    fn check_losses(&self, step: u64, first: u64) -> Result<(), Error> {
+        match self.results.iter().position(|r| !r.loss.is_finite()) {
+            None => Ok(()),
+            Some(i) => {
+                let what = format!("the loss of task {}", first + i as u64);
+                Err(Error::Diverged { step, what, value: self.results[i].loss })
+            }
+        }
+    }
+
+    /// Sums of the gradients, and the mean state, over the tasks in their order.
+    fn add_up(&mut self) -> (Vec<Tensor>, Vec<Tensor>) {
+        let results = &self.results;
+        self.total.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, total)| {
+            let part = chunk * CHUNK..chunk * CHUNK + total.len();
+            total.copy_from_slice(&results[0].numbers[part.clone()]);
+            for result in &results[1..] {
+                for (sum, &x) in total.iter_mut().zip(&result.numbers[part.clone()]) {
+                    *sum += x;
+                }
+            }
+        });
+        let tasks = results.len() as f32;
+        let mut at = 0;
+        let mut take = |like: &Tensor, by: f32| {
+            let numbers = self.total[at..at + like.len()].iter().map(|x| x / by).collect();
+            at += like.len();
+            Tensor::new(like.shape(), numbers)
+        };
+        let sums = self.params.tensors().iter().map(|p| take(p, 1.0)).collect();
+        let state = self.state.tensors().iter().map(|s| take(s, tasks)).collect();
+        (sums, state)
+    }
+
+    /// The learner.
+    pub fn learner(&self) -> &dyn EpisodeLearner {
+        self.learner.as_ref()
+    }
+
+    /// What is learned across tasks.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The learner's state, such as running statistics.
+    pub fn learner_state(&self) -> &Params {
+        &self.state
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// The program of one task. Inputs: parameters, state, the four tensors of a task, a key `u32[2]`; outputs: loss, metric, a
+    /// gradient for every parameter, the new state.
+    pub fn program(&self) -> &Program {
+        &self.workers.program
+    }
+
+    /// Runs the program of task `number` once, on one thread, and tells what each instruction took: where the time goes.
+    pub fn profile(&self, number: u64) -> Vec<(String, std::time::Duration)> {
+        let (task, key) = (self.tasks.task(number), self.key(number));
+        let inputs = inputs(&self.params, &self.state, &task, &key);
+        let mut workspace = self.workers.program.workspace();
+        self.workers.program.run(&mut workspace, &inputs, metaforge_autodiff::Par::Seq);
+        self.workers.program.run_timed(&mut workspace, &inputs, metaforge_autodiff::Par::Seq)
+    }
+
+    /// Evaluates the present parameters on the first `count` tasks of a source, which may have another shape than those trained on.
+    ///
+    /// # Errors
+    /// As [`crate::Evaluator::run`].
+    pub fn evaluate(&self, tasks: &dyn Tasks, count: u64, statistics: Statistics) -> Result<Evaluation, Error> {
+        evaluate(self.learner(), &self.params, &self.state, tasks, 0..count, statistics)
+    }
+
+    /// Everything that the training needs to go on to the same bits: `params.*`, `learner.*`, `optimizer.*` and `step`.
+    pub fn state(&self) -> Params {
+        let mut all = self.params.prefixed("params");
+        all.extend(self.state.prefixed("learner"));
+        all.extend(self.update.state.prefixed("optimizer"));
+        all.push("step", Tensor::from_u32([2], vec![self.step as u32, (self.step >> 32) as u32]));
+        all
+    }
+
+    /// Takes what [`MetaTrainer::state`] gave, in any order.
+    ///
+    /// # Errors
+    /// If a tensor is missing, of another shape, or one too many. Nothing is changed then.
+    pub fn restore(&mut self, saved: &Params) -> Result<(), Error> {
+        let params = matching(saved, "params", &self.params)?;
+        let state = matching(saved, "learner", &self.state)?;
+        let optimizer = matching(saved, "optimizer", &self.update.state)?;
+        let expected = params.len() + state.len() + optimizer.len() + 1;
+        if saved.len() != expected {
+            return Err(Error::State(format!("it has {} tensors, not {expected}", saved.len())));
+        }
+        let step = match saved.get("step") {
+            Some(t) if t.dtype() == DType::U32 && t.len() == 2 => t.u32s(),
+            _ => return Err(Error::State("`step` is not two u32 numbers".into())),
+        };
+        self.step = u64::from(step[0]) | u64::from(step[1]) << 32;
+        (self.params, self.state, self.update.state) = (params, state, optimizer);
+        self.next = None;
+        Ok(())
+    }
+}
+
+impl TaskResult {
+    fn read(&mut self, program: &Program, workspace: &Workspace) {
+        (self.loss, self.metric) = (program.output(workspace, 0).item(), program.output(workspace, 1).item());
+        let (mut rest, mut output) = (&mut self.numbers[..], 2);
+        while !rest.is_empty() {
+            let from = program.output(workspace, output).f32s();
+            let (here, after) = rest.split_at_mut(from.len());
+            here.copy_from_slice(from);
+            (rest, output) = (after, output + 1);
+        }
+    }
+}
+
+fn task_program(learner: &dyn EpisodeLearner, params: &Params, state: &Params, shape: &TaskShape) -> Program {
+    let inputs: Vec<_> = params.avals().into_iter().chain(state.avals()).chain(shape.inputs()).collect();
+    Program::trace(&inputs, |_, x| {
+        let (meta, rest) = x.split_at(params.len());
+        let (state, task) = rest.split_at(state.len());
+        let (played, gradient) = learner.meta_gradient(meta, state, &TaskVars::from_inputs(task, shape.ways));
+        [played.loss, played.metric].into_iter().chain(gradient).chain(played.state).collect()
+    })
+}
+
+fn inputs<'a>(params: &'a Params, state: &'a Params, task: &'a Task, key: &'a Tensor) -> Vec<&'a Tensor> {
+    params.tensors().iter().chain(state.tensors()).chain(task.tensors()).chain([key]).collect()
+}
+
+fn draw(tasks: &dyn Tasks, first: u64, count: u64) -> Vec<Task> {
+    (first..first + count).into_par_iter().map(|i| tasks.task(i)).collect()
+}
+
+/// The tensors of `saved` under `prefix`, in the order and shapes of `like`.
+fn matching(saved: &Params, prefix: &str, like: &Params) -> Result<Params, Error> {
+    let mut found = Params::new();
+    for (name, tensor) in like.names().zip(like.tensors()) {
+        let full = format!("{prefix}.{name}");
+        match saved.get(&full) {
+            None => return Err(Error::State(format!("there is no `{full}`"))),
+            Some(t) if t.aval() != tensor.aval() => {
+                return Err(Error::State(format!("`{full}` is {}, not {}", t.aval(), tensor.aval())));
+            }
+            Some(t) => found.push(name, t.clone()),
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,54 @@
+//! The outer step: mean over the tasks, clipping and the optimiser, compiled as one program.
+
+use metaforge_autodiff::{Aval, DType, Par, Program, Tensor, Var, Workspace};
+use metaforge_nn::clip::{clip_by_global_norm, clip_by_value, global_norm};
+use metaforge_nn::{Optimizer, Params};
+
+use crate::Clip;
+
+/// The optimiser's program and its state.
+pub(crate) struct Update {
+    program: Program,
+    workspace: Workspace,
+    pub(crate) state: Params,
+}
+
+impl Update {
+    /// For parameters of these shapes and the sum of the gradients of `tasks` tasks.
+    pub(crate) fn new(optimizer: &dyn Optimizer, params: &[Aval], tasks: usize, clip: Option<Clip>) -> Update {
+        let state = optimizer.init(params);
+        let scalar = Aval::new([], DType::F32);
+        let inputs: Vec<Aval> = params.iter().chain(params).copied().chain(state.avals()).chain([scalar]).collect();
+        let n = params.len();
+        let program = Program::trace(&inputs, |_, x| {
+            let (weights, rest) = x.split_at(n);
+            let (sums, rest) = rest.split_at(n);
+            let (state, lr) = rest.split_at(rest.len() - 1);
+            let mean: Vec<Var<'_>> = sums.iter().map(|&g| g / tasks as f64).collect();
+            let gradient = match clip {
+                None => mean.clone(),
+                Some(Clip::Norm(max)) => clip_by_global_norm(&mean, max),
+                Some(Clip::Value(max)) => clip_by_value(&mean, max),
+            };
+            let (weights, state) = optimizer.update(weights, &gradient, state, lr[0]);
+            let norm = global_norm(&mean);
+            weights.into_iter().chain(state).chain([norm]).collect()
+        });
+        let workspace = program.workspace();
+        Update { program, workspace, state }
+    }
+
+    /// Takes a step and gives the norm of the mean gradient, before clipping. Nothing changes unless it is a number.
+    pub(crate) fn step(&mut self, params: &mut Params, sums: &[Tensor], lr: f64) -> f64 {
+        let lr = Tensor::scalar(lr as f32);
+        let inputs: Vec<&Tensor> = params.tensors().iter().chain(sums).chain(self.state.tensors()).chain([&lr]).collect();
+        self.program.run(&mut self.workspace, &inputs, Par::Rayon);
+        let norm = self.program.output(&self.workspace, params.len() + self.state.len()).item();
+        if norm.is_finite() {
+            let first = params.len();
+            params.update_from(&self.program, &self.workspace, 0);
+            self.state.update_from(&self.program, &self.workspace, first);
+        }
+        norm
+    }
+}
