@@ -61,3 +61,62 @@ pub fn accuracy<'t>(logits: Var<'t>, labels: Var<'t>) -> Var<'t> {
     // Classes are compared as f64, which holds every u32.
     guess.cast(DType::F64).equal(labels.cast(DType::F64)).mean().cast(logits.dtype())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metaforge_autodiff::{Tape, Tensor, grad};
+
+    fn values(loss: impl for<'t> Fn(Var<'t>, Var<'t>) -> Var<'t>, x: &Tensor, y: &Tensor) -> f64 {
+        let tape = Tape::eager();
+        let loss = loss(tape.var(x), tape.constant(y));
+        assert!(loss.shape().is_empty());
+        loss.value().item()
+    }
+
+    #[track_caller]
+    fn close(a: f64, b: f64) {
+        assert!((a - b).abs() < 1e-12 * (1.0 + b.abs()), "{a} is not {b}");
+    }
+
+    #[test]
+    fn distances_by_hand() {
+        let x = Tensor::from_f64([2, 2], vec![1.0, -2.0, 0.5, 4.0]);
+        let y = Tensor::from_f64([2, 2], vec![1.5, 1.0, 0.5, 2.0]);
+        close(values(mse, &x, &y), (0.25 + 9.0 + 0.0 + 4.0) / 4.0);
+        close(values(l1, &x, &y), (0.5 + 3.0 + 0.0 + 2.0) / 4.0);
+        close(values(|x, y| huber(x, y, 1.0), &x, &y), (0.125 + 2.5 + 0.0 + 1.5) / 4.0);
+    }
+
+    #[test]
+    fn cross_entropies_by_hand() {
+        let x = Tensor::from_f64([2, 3], vec![1.0, 2.0, 3.0, 0.0, 0.0, 0.0]);
+        let labels = Tensor::from_u32([2], vec![1, 2]);
+        let total = (1f64.exp() + 2f64.exp() + 3f64.exp()).ln();
+        let plain = ((total - 2.0) + 3f64.ln()) / 2.0;
+        close(values(cross_entropy, &x, &labels), plain);
+        // All classes alike: the mean of -log p over every class and row.
+        let even = (total - 2.0 + 3f64.ln()) / 2.0;
+        close(values(|x, l| cross_entropy_smoothed(x, l, 0.3), &x, &labels), 0.7 * plain + 0.3 * even);
+        let hot = Tensor::from_f64([2, 3], vec![0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
+        close(values(cross_entropy_soft, &x, &hot), plain);
+        let guess = Tensor::from_u32([2], vec![2, 1]);
+        // The first row's maximum is at 2; of the second row's three the first counts.
+        close(values(accuracy, &x, &guess), 0.5);
+    }
+
+    #[test]
+    fn binary_cross_entropy_never_leaves_the_numbers() {
+        let x = Tensor::from_f64([3], vec![0.4, 1000.0, -1000.0]);
+        let y = Tensor::from_f64([3], vec![0.3, 0.0, 1.0]);
+        let p = 1.0 / (1.0 + (-0.4f64).exp());
+        let mixed = -(0.3 * p.ln() + 0.7 * (1.0 - p).ln());
+        close(values(bce_with_logits, &x, &y), (mixed + 2000.0) / 3.0);
+        let tape = Tape::eager();
+        let logits = tape.var(&x);
+        let slope = grad(bce_with_logits(logits, tape.constant(&y)), &[logits])[0].value();
+        for (ours, exact) in slope.f64s().iter().zip([p - 0.3, 1.0, -1.0]) {
+            close(*ours, exact / 3.0);
+        }
+    }
+}
