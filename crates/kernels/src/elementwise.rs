@@ -3,7 +3,7 @@
 //! The value of an element depends on its operands alone: not on its place in a slice, not on the thread, not on how a caller cuts
 //! the work into tiles. Error bounds of the functions stand in [`crate::math`]; the others are correctly rounded.
 
-use crate::broadcast::{Operands, Rows};
+use crate::broadcast::{Operands, Runs};
 use crate::par::{self, Par};
 use crate::real::Real;
 use crate::simd::{Kernel, Simd, dispatch};
@@ -57,17 +57,27 @@ pub enum Unary {
 impl Unary {
     /// Whether an element takes tens of operations, so that a smaller piece is worth a thread.
     fn is_costly(self) -> bool {
-        matches!(
-            self,
+        match self {
             Unary::Exp
-                | Unary::Log
-                | Unary::Tanh
-                | Unary::Sigmoid
-                | Unary::Softplus
-                | Unary::Sin
-                | Unary::Cos
-                | Unary::Powf(_)
-        )
+            | Unary::Log
+            | Unary::Tanh
+            | Unary::Sigmoid
+            | Unary::Softplus
+            | Unary::Sin
+            | Unary::Cos => true,
+            Unary::Powf(p) => ![0.0, 1.0, 2.0, 3.0].contains(&p),
+            _ => false,
+        }
+    }
+
+    /// The same function without a power, where there is one.
+    fn simplified(self) -> Self {
+        match self {
+            Unary::Powf(p) if p == -1.0 => Unary::Recip,
+            Unary::Powf(p) if p == 0.5 => Unary::Sqrt,
+            Unary::Powf(p) if p == -0.5 => Unary::Rsqrt,
+            op => op,
+        }
     }
 
     /// Elements per task.
@@ -110,24 +120,114 @@ pub enum Binary {
 #[track_caller]
 pub(crate) fn unary<T: Real>(par: Par, op: Unary, x: &[T], out: &mut [T]) {
     assert_eq!(x.len(), out.len(), "unary {op:?}: input and output differ in length");
+    let op = op.simplified();
     par::for_each_chunk(par, out, op.grain::<T>(), |start, out| {
         let x = &x[start..start + out.len()];
-        dispatch(UnaryKernel { op, sink: Apart { x, out } });
+        if op.is_costly() {
+            dispatch(Costly { op, source: Some(x), out });
+        } else {
+            dispatch(Cheap { op, sink: Apart { x, out } });
+        }
     });
 }
 
 /// `x[i] = op(x[i])`, the same bits as [`unary`].
 pub(crate) fn unary_assign<T: Real>(par: Par, op: Unary, x: &mut [T]) {
+    let op = op.simplified();
     par::for_each_chunk(par, x, op.grain::<T>(), |_, x| {
-        dispatch(UnaryKernel { op, sink: InPlace { x } });
+        if op.is_costly() {
+            dispatch(Costly { op, source: None, out: x });
+        } else {
+            dispatch(Cheap { op, sink: InPlace { x } });
+        }
     });
 }
 
-/// Where a unary function reads and writes.
+/// Elements of a block of [`Costly`].
+const BLOCK: usize = 32;
+
+/// A function of tens of operations, from `source` or in place.
+///
+/// It works on blocks of one size, the last one filled up, because a scalar tail would take as long as some hundred elements.
+struct Costly<'a, T> {
+    op: Unary,
+    source: Option<&'a [T]>,
+    out: &'a mut [T],
+}
+
+impl<T: Real> Costly<'_, T> {
+    #[inline(always)]
+    fn map(self, f: impl Fn(&[T; BLOCK], &mut [T; BLOCK])) {
+        let (mut x, mut y) = ([T::ONE; BLOCK], [T::ZERO; BLOCK]);
+        for (i, out) in self.out.chunks_mut(BLOCK).enumerate() {
+            let from = self.source.map_or(&*out, |x| &x[i * BLOCK..][..out.len()]);
+            if let Some(from) = from.first_chunk::<BLOCK>() {
+                x = *from;
+            } else {
+                x[..from.len()].copy_from_slice(from);
+            }
+            f(&x, &mut y);
+            if let Some(out) = out.first_chunk_mut::<BLOCK>() {
+                *out = y;
+            } else {
+                out.copy_from_slice(&y[..out.len()]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn map_each(self, f: impl Fn(T) -> T) {
+        self.map(|x, y| {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = f(x);
+            }
+        });
+    }
+
+    /// By `near`, and by `far` what `near` does not serve.
+    #[inline(always)]
+    fn map_limited(self, near: impl Fn(T) -> T, far: impl Fn(T) -> T) {
+        self.map(|x, y| {
+            let mut beyond = false;
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = near(x);
+                beyond |= x.abs() > T::SIN_LIMIT;
+            }
+            if beyond {
+                for (y, &x) in y.iter_mut().zip(x) {
+                    if x.abs() > T::SIN_LIMIT {
+                        *y = far(x);
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl<T: Real> Kernel for Costly<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        match self.op {
+            Unary::Exp => self.map_each(|x| x.exp::<S>()),
+            Unary::Log => self.map_each(|x| x.ln::<S>()),
+            Unary::Tanh => self.map_each(|x| x.tanh::<S>()),
+            Unary::Sigmoid => self.map_each(|x| x.sigmoid::<S>()),
+            Unary::Softplus => self.map_each(|x| x.softplus::<S>()),
+            Unary::Sin => self.map_limited(|x| x.sin_near::<S>(), |x| x.sin_far()),
+            Unary::Cos => self.map_limited(|x| x.cos_near::<S>(), |x| x.cos_far()),
+            Unary::Powf(p) => {
+                let p = T::from_f64(p);
+                self.map_each(|x| x.powf(p));
+            }
+            op => unreachable!("{op:?} is not costly"),
+        }
+    }
+}
+
+/// Where a function of a few operations reads and writes.
 trait Sink<T: Real> {
     fn map(self, f: impl Fn(T) -> T);
-    /// Maps by `near`, and by `far` what `near` does not serve: blocks without such elements, the rule, stay free of branches.
-    fn map_limited(self, near: impl Fn(T) -> T, far: impl Fn(T) -> T);
 }
 
 struct Apart<'a, T> {
@@ -135,36 +235,11 @@ struct Apart<'a, T> {
     out: &'a mut [T],
 }
 
-/// Elements per block of [`Sink::map_limited`].
-const BLOCK: usize = 64;
-
-#[inline(always)]
-fn map_block<T: Real>(x: &[T], out: &mut [T], near: impl Fn(T) -> T, far: impl Fn(T) -> T) {
-    let mut beyond = false;
-    for (o, &x) in out.iter_mut().zip(x) {
-        *o = near(x);
-        beyond |= x.abs() > T::SIN_LIMIT;
-    }
-    if beyond {
-        for (o, &x) in out.iter_mut().zip(x) {
-            if x.abs() > T::SIN_LIMIT {
-                *o = far(x);
-            }
-        }
-    }
-}
-
 impl<T: Real> Sink<T> for Apart<'_, T> {
     #[inline(always)]
     fn map(self, f: impl Fn(T) -> T) {
         for (o, &x) in self.out.iter_mut().zip(self.x) {
             *o = f(x);
-        }
-    }
-    #[inline(always)]
-    fn map_limited(self, near: impl Fn(T) -> T, far: impl Fn(T) -> T) {
-        for (out, x) in self.out.chunks_mut(BLOCK).zip(self.x.chunks(BLOCK)) {
-            map_block(x, out, &near, &far);
         }
     }
 }
@@ -180,40 +255,31 @@ impl<T: Real> Sink<T> for InPlace<'_, T> {
             *x = f(*x);
         }
     }
-    #[inline(always)]
-    fn map_limited(self, near: impl Fn(T) -> T, far: impl Fn(T) -> T) {
-        let mut copy = [T::ZERO; BLOCK];
-        for out in self.x.chunks_mut(BLOCK) {
-            let copy = &mut copy[..out.len()];
-            copy.copy_from_slice(out);
-            map_block(copy, out, &near, &far);
-        }
-    }
 }
 
-struct UnaryKernel<K> {
+struct Cheap<K> {
     op: Unary,
     sink: K,
 }
 
-impl<T: Real> Kernel for UnaryKernel<Apart<'_, T>> {
+impl<T: Real> Kernel for Cheap<Apart<'_, T>> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        apply_unary::<S, T>(self.op, self.sink);
+        apply_cheap::<S, T>(self.op, self.sink);
     }
 }
 
-impl<T: Real> Kernel for UnaryKernel<InPlace<'_, T>> {
+impl<T: Real> Kernel for Cheap<InPlace<'_, T>> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        apply_unary::<S, T>(self.op, self.sink);
+        apply_cheap::<S, T>(self.op, self.sink);
     }
 }
 
 #[inline(always)]
-fn apply_unary<S: Simd, T: Real>(op: Unary, sink: impl Sink<T>) {
+fn apply_cheap<S: Simd, T: Real>(op: Unary, sink: impl Sink<T>) {
     match op {
         Unary::Neg => sink.map(|x| -x),
         Unary::Abs => sink.map(|x| x.abs()),
@@ -222,48 +288,23 @@ fn apply_unary<S: Simd, T: Real>(op: Unary, sink: impl Sink<T>) {
             if x < T::ZERO { -T::ONE } else { y }
         }),
         Unary::Step => sink.map(|x| if x > T::ZERO { T::ONE } else { T::ZERO }),
-        Unary::Exp => sink.map(|x| x.exp::<S>()),
-        Unary::Log => sink.map(|x| x.ln::<S>()),
         Unary::Sqrt => sink.map(|x| x.sqrt()),
         Unary::Rsqrt => sink.map(|x| T::ONE / x.sqrt()),
         Unary::Recip => sink.map(|x| T::ONE / x),
-        Unary::Tanh => sink.map(|x| x.tanh::<S>()),
-        Unary::Sigmoid => sink.map(|x| x.sigmoid::<S>()),
-        Unary::Softplus => sink.map(|x| x.softplus::<S>()),
-        Unary::Sin => sink.map_limited(|x| x.sin_near::<S>(), |x| x.sin_far()),
-        Unary::Cos => sink.map_limited(|x| x.cos_near::<S>(), |x| x.cos_far()),
         Unary::Relu => sink.map(|x| if x <= T::ZERO { T::ZERO } else { x }),
         Unary::LeakyRelu(slope) => {
             let slope = T::from_f64(slope);
             sink.map(|x| if x > T::ZERO { x } else { slope * x });
         }
-        Unary::Powf(p) => apply_powf(p, sink),
         Unary::Affine { scale, shift } => {
             let (scale, shift) = (T::from_f64(scale), T::from_f64(shift));
             sink.map(|x| scale.fma::<S>(x, shift));
         }
-    }
-}
-
-#[inline(always)]
-fn apply_powf<T: Real>(p: f64, sink: impl Sink<T>) {
-    if p == 2.0 {
-        sink.map(|x| x * x);
-    } else if p == 3.0 {
-        sink.map(|x| x * x * x);
-    } else if p == 1.0 {
-        sink.map(|x| x);
-    } else if p == 0.0 {
-        sink.map(|_| T::ONE);
-    } else if p == -1.0 {
-        sink.map(|x| T::ONE / x);
-    } else if p == 0.5 {
-        sink.map(|x| x.sqrt());
-    } else if p == -0.5 {
-        sink.map(|x| T::ONE / x.sqrt());
-    } else {
-        let p = T::from_f64(p);
-        sink.map(|x| x.powf(p));
+        Unary::Powf(p) if p == 2.0 => sink.map(|x| x * x),
+        Unary::Powf(p) if p == 3.0 => sink.map(|x| x * x * x),
+        Unary::Powf(p) if p == 1.0 => sink.map(|x| x),
+        Unary::Powf(p) if p == 0.0 => sink.map(|_| T::ONE),
+        op => unreachable!("{op:?} is not cheap"),
     }
 }
 
@@ -284,7 +325,7 @@ pub(crate) fn binary<T: Real>(
     out: &mut [T],
 ) {
     let operands = Operands::new([a, b], [a_strides, b_strides], shape, out.len());
-    operands.run(par, out, |rows| dispatch(BinaryKernel { op, rows }));
+    operands.run(par, out, |runs| dispatch(BinaryKernel { op, runs }));
 }
 
 /// `out = cond != 0 ? a : b` with broadcasting, as [`binary`].
@@ -303,108 +344,81 @@ pub(crate) fn select<T: Real>(
 ) {
     let strides = [cond_strides, a_strides, b_strides];
     let operands = Operands::new([cond, a, b], strides, shape, out.len());
-    operands.run(par, out, |rows| dispatch(SelectKernel { rows }));
+    operands.run(par, out, |runs| dispatch(SelectKernel { runs }));
 }
 
 struct BinaryKernel<'a, T> {
     op: Binary,
-    rows: Rows<'a, T, 2>,
+    runs: Runs<'a, T, 2>,
 }
 
 impl<T: Real> Kernel for BinaryKernel<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let rows = self.rows;
+        let runs = self.runs;
         let truth = |x: bool| if x { T::ONE } else { T::ZERO };
         match self.op {
-            Binary::Add => map2(rows, |a, b| a + b),
-            Binary::Sub => map2(rows, |a, b| a - b),
-            Binary::Mul => map2(rows, |a, b| a * b),
-            Binary::Div => map2(rows, |a, b| a / b),
-            Binary::Max => map2(rows, |a, b| if b > a || b.is_nan() { b } else { a }),
-            Binary::Min => map2(rows, |a, b| if b < a || b.is_nan() { b } else { a }),
-            Binary::Greater => map2(rows, |a, b| truth(a > b)),
-            Binary::GreaterEqual => map2(rows, |a, b| truth(a >= b)),
-            Binary::Equal => map2(rows, |a, b| truth(a == b)),
+            Binary::Add => map2(runs, |a, b| a + b),
+            Binary::Sub => map2(runs, |a, b| a - b),
+            Binary::Mul => map2(runs, |a, b| a * b),
+            Binary::Div => map2(runs, |a, b| a / b),
+            Binary::Max => map2(runs, |a, b| if b > a || b.is_nan() { b } else { a }),
+            Binary::Min => map2(runs, |a, b| if b < a || b.is_nan() { b } else { a }),
+            Binary::Greater => map2(runs, |a, b| truth(a > b)),
+            Binary::GreaterEqual => map2(runs, |a, b| truth(a >= b)),
+            Binary::Equal => map2(runs, |a, b| truth(a == b)),
             // A closed gate stops infinities too.
-            Binary::Gate(0.0) => map2(rows, |a, b| if b > T::ZERO { a } else { T::ZERO }),
+            Binary::Gate(0.0) => map2(runs, |a, b| if b > T::ZERO { a } else { T::ZERO }),
             Binary::Gate(slope) => {
                 let slope = T::from_f64(slope);
-                map2(rows, |a, b| if b > T::ZERO { a } else { slope * a });
+                map2(runs, |a, b| if b > T::ZERO { a } else { slope * a });
             }
         }
     }
 }
 
 #[inline(always)]
-fn map2<T: Real>(rows: Rows<'_, T, 2>, f: impl Fn(T, T) -> T) {
-    match rows.steps() {
-        [1, 1] => rows.for_each(|[a, b], out| {
-            for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                *o = f(a, b);
-            }
-        }),
-        [1, 0] => rows.for_each(|[a, b], out| {
+fn map2<T: Real>(mut runs: Runs<'_, T, 2>, f: impl Fn(T, T) -> T) {
+    if runs.is_scalar(1) {
+        runs.spread(0);
+        while let Some(([a, b], out)) = runs.next() {
             let b = b[0];
             for (o, &a) in out.iter_mut().zip(a) {
                 *o = f(a, b);
             }
-        }),
-        [0, 1] => rows.for_each(|[a, b], out| {
+        }
+    } else if runs.is_scalar(0) {
+        while let Some(([a, b], out)) = runs.next() {
             let a = a[0];
             for (o, &b) in out.iter_mut().zip(b) {
                 *o = f(a, b);
             }
-        }),
-        [step_a, step_b] => rows.for_each(|[a, b], out| {
-            for (j, o) in out.iter_mut().enumerate() {
-                *o = f(a[j * step_a], b[j * step_b]);
+        }
+    } else {
+        while let Some(([a, b], out)) = runs.next() {
+            for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                *o = f(a, b);
             }
-        }),
+        }
     }
 }
 
 struct SelectKernel<'a, T> {
-    rows: Rows<'a, T, 3>,
+    runs: Runs<'a, T, 3>,
 }
 
 impl<T: Real> Kernel for SelectKernel<'_, T> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let pick = |c: T, a: T, b: T| if c != T::ZERO { a } else { b };
-        match self.rows.steps() {
-            [1, 1, 1] => self.rows.for_each(|[c, a, b], out| {
-                for (((o, &c), &a), &b) in out.iter_mut().zip(c).zip(a).zip(b) {
-                    *o = pick(c, a, b);
-                }
-            }),
-            [1, 1, 0] => self.rows.for_each(|[c, a, b], out| {
-                let b = b[0];
-                for ((o, &c), &a) in out.iter_mut().zip(c).zip(a) {
-                    *o = pick(c, a, b);
-                }
-            }),
-            [1, 0, 1] => self.rows.for_each(|[c, a, b], out| {
-                let a = a[0];
-                for ((o, &c), &b) in out.iter_mut().zip(c).zip(b) {
-                    *o = pick(c, a, b);
-                }
-            }),
-            [c_step, a_step, b_step] => self.rows.for_each(|[c, a, b], out| {
-                for (j, o) in out.iter_mut().enumerate() {
-                    *o = pick(
-                        c[j * c_step],
-                        a[j * a_step],
-                        b[j * b_step],
-                    );
-                }
-            }),
+    fn run<S: Simd>(mut self, _: S) {
+        for k in 0..3 {
+            self.runs.spread(k);
+        }
+        while let Some(([cond, a, b], out)) = self.runs.next() {
+            for (((o, &cond), &a), &b) in out.iter_mut().zip(cond).zip(a).zip(b) {
+                *o = if cond != T::ZERO { a } else { b };
+            }
         }
     }
 }
-
-#[cfg(test)]
-#[path = "elementwise_tests.rs"]
-mod tests;

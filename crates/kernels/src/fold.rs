@@ -22,7 +22,7 @@ const BLOCK: usize = 1 << 16;
 const COLUMN_GRAIN: usize = 2048;
 
 /// So few terms in all are added without accumulators.
-const FEW: usize = 48;
+const FEW: usize = 128;
 
 /// `outs[n][a, k]` = the sum over r of the n-th term of element `[a, r, k]`.
 pub(crate) fn fold<T: Real, P: Term<T, N>, const N: usize>(
@@ -239,6 +239,9 @@ struct Slab {
 
 impl Slab {
     /// The sums of the columns. `params` has one for each column, or none.
+    ///
+    /// Contiguous rows of less than half the accumulators' width are put side by side, as many as fit, and the sums of those that belong to one
+    /// column added in pairs; wider rows are summed by as many columns as there are accumulators.
     #[inline(always)]
     fn sum<S: Simd, T: Real, P: Term<T, N>, const N: usize>(
         &self,
@@ -248,22 +251,31 @@ impl Slab {
         mut outs: [&mut [T]; N],
     ) {
         if self.rows * self.cols <= FEW {
-            self.sum_few::<S, T, P, N>(term, params, outs);
-        } else if self.cols * 2 <= width::<T>() && self.cols == self.stride {
-            self.sum_narrow(simd, term, params, outs);
-        } else {
-            for column in (0..self.cols).step_by(width::<T>()) {
-                let count = (self.cols - column).min(width::<T>());
-                let mut lanes = [T::ZERO; MAX_WIDTH];
-                if P::HAS_PARAMS {
-                    lanes[..count].copy_from_slice(&params[column..column + count]);
-                }
-                let rows = Lanes { offset: self.offset + column, stride: self.stride, rows: self.rows, count };
-                let total = rows.sum(simd, term, &lanes);
-                for (out, total) in outs.iter_mut().zip(&total) {
-                    out[column..column + count].copy_from_slice(&total[..count]);
-                }
+            return self.sum_few::<S, T, P, N>(term, params, outs);
+        }
+        let is_narrow = self.cols * 2 <= width::<T>() && self.cols == self.stride;
+        let beside = if is_narrow { width::<T>() / self.cols } else { 1 };
+        let mut column = 0;
+        while column < self.cols {
+            let cols = (self.cols - column).min(width::<T>());
+            let rows = Lanes {
+                offset: self.offset + column,
+                stride: beside * self.stride,
+                rows: self.rows / beside,
+                count: beside * cols,
+                rest: self.rows % beside * cols,
+            };
+            let mut lanes = [T::ZERO; MAX_WIDTH];
+            if P::HAS_PARAMS {
+                let params = &params[column..column + cols];
+                lanes[..beside * cols].chunks_exact_mut(cols).for_each(|row| row.copy_from_slice(params));
             }
+            let mut total = rows.sum(simd, term, &lanes);
+            for (out, total) in outs.iter_mut().zip(&mut total) {
+                join(total, beside, cols);
+                out[column..column + cols].copy_from_slice(&total[..cols]);
+            }
+            column += cols;
         }
     }
 
@@ -289,57 +301,28 @@ impl Slab {
             }
         }
     }
+}
 
-    /// Contiguous narrow rows: several of them fill the accumulators side by side, whose sums are then added in pairs.
-    #[inline(always)]
-    fn sum_narrow<S: Simd, T: Real, P: Term<T, N>, const N: usize>(
-        &self,
-        simd: S,
-        term: P,
-        params: &[T],
-        mut outs: [&mut [T]; N],
-    ) {
-        let cols = self.cols;
-        let beside = width::<T>() / cols;
-        let groups = self.rows / beside;
-        let wide = beside * cols;
-        let mut lanes = [T::ZERO; MAX_WIDTH];
-        if P::HAS_PARAMS {
-            lanes[..wide].chunks_exact_mut(cols).for_each(|row| row.copy_from_slice(params));
+/// Adds in pairs the sums of `rows` rows of `cols` that stand side by side, into the first.
+#[inline(never)]
+fn join<T: Real>(total: &mut [T; MAX_WIDTH], mut rows: usize, cols: usize) {
+    while rows > 1 {
+        let upper = rows.div_ceil(2);
+        let (low, high) = total.split_at_mut(upper * cols);
+        for (low, high) in low.iter_mut().zip(&high[..(rows - upper) * cols]) {
+            *low += *high;
         }
-        let rows = Lanes { offset: self.offset, stride: wide, rows: groups, count: wide };
-        let mut total = rows.sum(simd, term, &lanes);
-        let rest = (self.rows - groups * beside) * cols;
-        if rest > 0 {
-            let last = Lanes { offset: self.offset + groups * wide, stride: wide, rows: 1, count: rest };
-            let last = last.sum(simd, term, &lanes);
-            for (total, last) in total.iter_mut().zip(&last) {
-                for i in 0..rest {
-                    total[i] += last[i];
-                }
-            }
-        }
-        for (out, total) in outs.iter_mut().zip(&mut total) {
-            let mut rows = beside;
-            while rows > 1 {
-                let upper = rows.div_ceil(2);
-                let (low, high) = total.split_at_mut(upper * cols);
-                for (low, high) in low.iter_mut().zip(&high[..(rows - upper) * cols]) {
-                    *low += *high;
-                }
-                rows = upper;
-            }
-            out.copy_from_slice(&total[..cols]);
-        }
+        rows = upper;
     }
 }
 
-/// Rows of `count <= width` lanes, `stride` apart, from `offset` on.
+/// Rows of `count <= width` lanes, `stride` apart, from `offset` on, and one more of which only `rest` lanes exist.
 struct Lanes {
     offset: usize,
     stride: usize,
     rows: usize,
     count: usize,
+    rest: usize,
 }
 
 impl Lanes {
@@ -358,9 +341,10 @@ impl Lanes {
             Some(room) => self.rows.min(room / self.stride + 1),
             None => 0,
         };
+        let end = self.rows + usize::from(self.rest > 0);
         let mut row = 0;
-        while row < self.rows {
-            let run = (self.rows - row).min(RUN);
+        while row < end {
+            let run = (end - row).min(RUN);
             let whole = whole.saturating_sub(row).min(run);
             self.run(simd, term, params, [row, row + whole, row + run], &mut total);
             row += run;
@@ -399,9 +383,10 @@ impl Lanes {
                 }
             }
             for row in whole..end {
+                let count = if row < self.rows { self.count } else { self.rest };
                 for i in 0..group {
                     let at = from + i * lanes;
-                    let left = self.count.saturating_sub(at).min(lanes);
+                    let left = count.saturating_sub(at).min(lanes);
                     let terms = term.partial(simd, self.offset + row * self.stride + at, left, &params[at..]);
                     for (sum, term) in sums.iter_mut().zip(terms) {
                         sum[i] = T::vadd(simd, sum[i], term);

@@ -57,6 +57,17 @@ impl<const K: usize> Layout<K> {
         layout
     }
 
+    /// The same elements in another order: the axis that is `back` from the last becomes the last but one.
+    pub(crate) fn with_last_but_one(&self, back: usize) -> Self {
+        let mut layout = *self;
+        let axes = self.rank - 1 - back..self.rank - 1;
+        layout.shape[axes.clone()].rotate_left(1);
+        for strides in &mut layout.strides {
+            strides[axes.clone()].rotate_left(1);
+        }
+        layout
+    }
+
     /// The axes that are left.
     #[inline(always)]
     pub(crate) fn rank(&self) -> usize {

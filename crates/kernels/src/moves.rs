@@ -1,19 +1,26 @@
 //! One kernel for everything that only moves data: permute, broadcast, slice, flip, pad (after a fill) and concatenate are copies between
 //! strided views.
 
-use crate::layout::Layout;
-use crate::par::{self, Par, SendPtr};
+use bytemuck::Pod;
 
-/// Side of the square that a transposition copies at a time: its rows and its columns fit the first-level cache.
-const TILE: usize = 16;
+use crate::layout::{Layout, MAX_RANK};
+use crate::par::{self, Par, SendPtr};
+use crate::transpose::transpose_raw;
+
+/// Rows of a transposed plane that a task takes at least.
+const BAND: usize = 64;
+
+/// Sides from which on a plane is worth being transposed in blocks.
+const SIDE: usize = 4;
 
 /// Copies `shape` elements from `src` to `dst`, each addressed by an offset and strides in elements (negative strides go
 /// backwards, a source stride of 0 repeats). Elements of `dst` that are not addressed stay as they are.
 ///
-/// Panics if an address lies outside its slice, if ranks differ, or if two elements would go to one place of `dst` because of a stride of 0.
+/// Panics if an address lies outside its slice, if ranks differ, or if two axes of the destination overlap (each stride, in order
+/// of size, must step over all that the smaller ones reach, as it does in any view of a contiguous array).
 #[allow(clippy::too_many_arguments)]
 #[track_caller]
-pub fn copy_strided<T: Copy + Send + Sync>(
+pub fn copy_strided<T: Pod + Send + Sync>(
     par: Par,
     src: &[T],
     src_offset: usize,
@@ -24,7 +31,7 @@ pub fn copy_strided<T: Copy + Send + Sync>(
     dst_strides: &[isize],
 ) {
     assert!(
-        src_strides.len() == shape.len() && dst_strides.len() == shape.len(),
+        src_strides.len() == shape.len() && dst_strides.len() == shape.len() && shape.len() <= MAX_RANK,
         "copy_strided: strides {src_strides:?} and {dst_strides:?} for shape {shape:?}"
     );
     if shape.contains(&0) {
@@ -32,19 +39,35 @@ pub fn copy_strided<T: Copy + Send + Sync>(
     }
     check(src.len(), src_offset, src_strides, shape, "source");
     check(dst.len(), dst_offset, dst_strides, shape, "destination");
-    assert!(
-        shape.iter().zip(dst_strides).all(|(&n, &s)| n == 1 || s != 0),
-        "copy_strided: destination strides {dst_strides:?} repeat an element of shape {shape:?}"
-    );
-    let layout = Layout::<2>::new(shape, |k, axis| [src_strides, dst_strides][k][axis]);
-    let copy = Copy2 {
-        src,
-        src_offset: src_offset as isize,
-        dst: SendPtr::new(dst),
-        dst_offset: dst_offset as isize,
-        layout,
-    };
-    copy.run(par);
+    let axes = order(shape, src_strides, dst_strides);
+    let axes = &axes[..shape.len()];
+    let mut reach = 0;
+    for &axis in axes.iter().rev().filter(|&&axis| shape[axis] > 1) {
+        let stride = dst_strides[axis].unsigned_abs();
+        assert!(stride > reach, "copy_strided: destination strides {dst_strides:?} overlap over shape {shape:?}");
+        reach += stride * (shape[axis] - 1);
+    }
+    let mut sorted = [1; MAX_RANK];
+    for (to, &axis) in sorted.iter_mut().zip(axes) {
+        *to = shape[axis];
+    }
+    let layout = Layout::<2>::new(&sorted[..axes.len()], |k, i| [src_strides, dst_strides][k][axes[i]]);
+    let job = Copy2 { src, offsets: [src_offset as isize, dst_offset as isize], dst: SendPtr::new(dst), layout };
+    job.run(par);
+}
+
+/// The axes by falling stride of the destination: elements are written in the order in which they stand.
+fn order(shape: &[usize], src_strides: &[isize], dst_strides: &[isize]) -> [usize; MAX_RANK] {
+    let mut axes: [usize; MAX_RANK] = std::array::from_fn(|i| i);
+    let key = |axis: usize| (dst_strides[axis].unsigned_abs(), src_strides[axis].unsigned_abs());
+    for i in 1..shape.len() {
+        let mut j = i;
+        while j > 0 && key(axes[j - 1]) < key(axes[j]) {
+            axes.swap(j - 1, j);
+            j -= 1;
+        }
+    }
+    axes
 }
 
 /// Panics unless every address is inside a slice of `len` elements.
@@ -65,60 +88,62 @@ fn check(len: usize, offset: usize, strides: &[isize], shape: &[usize], what: &s
     );
 }
 
+/// A copy whose addresses have been checked: those of the source lie in `src`, those of the destination in its slice, and no two of the latter are
+/// the same.
 struct Copy2<'a, T> {
     src: &'a [T],
-    src_offset: isize,
+    offsets: [isize; 2],
     dst: SendPtr<T>,
-    dst_offset: isize,
     layout: Layout<2>,
 }
 
-impl<T: Copy + Send + Sync> Copy2<'_, T> {
+impl<T: Pod + Send + Sync> Copy2<'_, T> {
     fn run(&self, par: Par) {
         let layout = &self.layout;
-        let (rows, cols) = (layout.rows(), layout.size(0));
-        let grain = (par::CHEAP_GRAIN_BYTES / size_of::<T>().max(1)).div_ceil(cols);
+        let cols = layout.size(0);
+        let grain = par::CHEAP_GRAIN_BYTES / size_of::<T>().max(1);
         if layout.rank() < 2 {
-            // One run: cut along it.
-            let grain = par::CHEAP_GRAIN_BYTES / size_of::<T>().max(1);
-            par::for_each_range(par, cols, grain, |start, end| self.row([0, 0], start, end));
-        } else if self.is_transposition() {
-            // Whole planes of the last two axes, cut into bands of the second to last.
-            let (height, planes) = (layout.size(1), rows / layout.size(1));
-            let bands = height.div_ceil(TILE);
-            par::for_each_range(par, planes * bands, grain.div_ceil(TILE), |start, end| {
+            return par::for_each_range(par, cols, grain, |start, end| self.row([0, 0], start, end));
+        }
+        if let Some(planes) = self.planes() {
+            let [height, bands] = [planes.size(1), planes.size(1).div_ceil(BAND)];
+            let tasks = planes.rows() / height * bands;
+            par::for_each_range(par, tasks, grain.div_ceil(BAND.min(height) * cols), |start, end| {
                 for task in start..end {
-                    let (plane, band) = (task / bands, task % bands);
-                    let top = plane * height + band * TILE;
-                    let bottom = (top + TILE).min((plane + 1) * height);
-                    let mut first = [0, 0];
-                    layout.for_rows(top, top + 1, |offsets| first = offsets);
-                    self.band(first, bottom - top);
+                    let top = task % bands * BAND;
+                    let rows = (height - top).min(BAND);
+                    planes.for_rows(task / bands * height + top, task / bands * height + top + 1, |offsets| {
+                        self.transposed(&planes, offsets, rows);
+                    });
                 }
             });
-        } else {
-            par::for_each_range(par, rows, grain, |start, end| {
-                layout.for_rows(start, end, |offsets| self.row(offsets, 0, cols));
-            });
+            return;
         }
+        par::for_each_range(par, layout.rows(), grain.div_ceil(cols), |start, end| {
+            layout.for_rows(start, end, |offsets| self.row(offsets, 0, cols));
+        });
     }
 
-    /// Whether one side runs along the last axis and the other along the one before.
-    fn is_transposition(&self) -> bool {
+    /// The layout as planes to be transposed, if it is that: the destination runs along the last axis, the source along the last but one.
+    fn planes(&self) -> Option<Layout<2>> {
         let layout = &self.layout;
-        let unit = |k, back| layout.stride(k, back).abs() == 1;
-        (unit(0, 1) && !unit(0, 0) && layout.stride(0, 0) != 0) || (unit(1, 1) && !unit(1, 0))
+        if layout.stride(1, 0) != 1 || layout.stride(0, 0) < SIDE as isize || layout.size(0) < SIDE {
+            return None;
+        }
+        let back = (1..layout.rank()).find(|&back| layout.stride(0, back) == 1 && layout.stride(1, back) > 0)?;
+        let planes = layout.with_last_but_one(back);
+        (planes.size(1) >= SIDE && planes.stride(0, 0) >= planes.size(1) as isize).then_some(planes)
     }
 
     /// Elements `start..end` of the row at `offsets`.
     #[inline]
     fn row(&self, offsets: [isize; 2], start: usize, end: usize) {
         let (s, d) = (self.layout.stride(0, 0), self.layout.stride(1, 0));
-        let from = self.src_offset + offsets[0] + start as isize * s;
-        let to = self.dst_offset + offsets[1] + start as isize * d;
+        let from = self.offsets[0] + offsets[0] + start as isize * s;
+        let to = self.offsets[1] + offsets[1] + start as isize * d;
         let count = end - start;
-        // SAFETY: `copy_strided` checked that every address of either side lies in its slice, and that no two elements of the destination share
-        // a place through a stride of 0; the two slices are a shared and a mutable borrow, so they do not overlap.
+        // SAFETY: every address of either side lies in its slice, and rows and parts of rows are each written by one task, in places of
+        // their own; the slices are a shared and a mutable borrow, so they do not overlap.
         unsafe {
             let src = self.src.as_ptr().offset(from);
             let dst = self.dst.get().offset(to);
@@ -139,26 +164,26 @@ impl<T: Copy + Send + Sync> Copy2<'_, T> {
         }
     }
 
-    /// `height` rows from `offsets` on, in squares.
-    fn band(&self, offsets: [isize; 2], height: usize) {
-        let layout = &self.layout;
-        let (s0, d0) = (layout.stride(0, 0), layout.stride(1, 0));
-        let (s1, d1) = (layout.stride(0, 1), layout.stride(1, 1));
-        let cols = layout.size(0);
-        let mut left = 0;
-        while left < cols {
-            let right = (left + TILE).min(cols);
-            for i in 0..height as isize {
-                for j in left as isize..right as isize {
-                    // SAFETY: as in `row`: the addresses of all elements of the shape were checked.
-                    unsafe {
-                        let src = self.src.as_ptr().offset(self.src_offset + offsets[0] + i * s1 + j * s0);
-                        let dst = self.dst.get().offset(self.dst_offset + offsets[1] + i * d1 + j * d0);
-                        *dst = *src;
+    /// Writes `rows` rows of the destination from `offsets` on, which are columns of the source.
+    fn transposed(&self, planes: &Layout<2>, offsets: [isize; 2], rows: usize) {
+        let (src_stride, dst_stride) = (planes.stride(0, 0) as usize, planes.stride(1, 1) as usize);
+        let cols = planes.size(0);
+        // SAFETY: all elements of the shape have checked addresses, and this task alone writes these.
+        unsafe {
+            let src = self.src.as_ptr().offset(self.offsets[0] + offsets[0]);
+            let dst = self.dst.get().offset(self.offsets[1] + offsets[1]);
+            // Bits are moved, so any type of the size will do.
+            match (size_of::<T>(), align_of::<T>()) {
+                (4, 4) => transpose_raw::<f32>(src.cast(), src_stride, cols, rows, dst.cast(), dst_stride),
+                (8, 8) => transpose_raw::<f64>(src.cast(), src_stride, cols, rows, dst.cast(), dst_stride),
+                _ => {
+                    for i in 0..rows {
+                        for j in 0..cols {
+                            *dst.add(i * dst_stride + j) = *src.add(j * src_stride + i);
+                        }
                     }
                 }
             }
-            left = right;
         }
     }
 }

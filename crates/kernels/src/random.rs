@@ -37,15 +37,22 @@ fn philox(counter: [u32; 2], key: u32) -> [u32; 2] {
     [x, y]
 }
 
+/// Elements whose counters share their high half, so that they are computed in lanes of 32 bits.
+const BLOCK: usize = 64;
+
 impl<T: Real> Kernel for Uniform<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let [low, high] = self.key;
-        for (i, o) in self.out.iter_mut().enumerate() {
-            let i = i as u64;
-            let words = philox([i as u32, high ^ (i >> 32) as u32], low);
-            *o = T::from_random(words);
+        let mut block = [T::ZERO; BLOCK];
+        for (i, out) in self.out.chunks_mut(BLOCK).enumerate() {
+            let first = (i * BLOCK) as u64;
+            let high = high ^ (first >> 32) as u32;
+            for (j, o) in block.iter_mut().enumerate() {
+                *o = T::from_random(philox([first as u32 + j as u32, high], low));
+            }
+            out.copy_from_slice(&block[..out.len()]);
         }
     }
 }

@@ -5,6 +5,8 @@ use crate::layout::MAX_RANK;
 use crate::par::{self, Par};
 use crate::real::Real;
 use crate::scratch::{self, Slot};
+use crate::simd::{Kernel, Simd, dispatch};
+use crate::softmax::maximum;
 use crate::term::Plain;
 
 /// `out` = the sums of `x` (contiguous, of `shape`) over the axes with `reduced`; the other axes stay in order.
@@ -70,19 +72,29 @@ pub(crate) fn argmax_rows<T: Real>(par: Par, x: &[T], rows: usize, cols: usize, 
     assert!(cols > 0 || rows == 0, "argmax_rows: rows of no elements");
     let grain = (par::COSTLY_GRAIN_BYTES / size_of::<T>()).div_ceil(cols.max(1));
     par::for_each_chunk(par, out, grain, |start, out| {
-        let rows = x[start * cols..].chunks_exact(cols);
-        for (o, row) in out.iter_mut().zip(rows) {
-            *o = argmax(row) as u32;
-        }
+        let x = &x[start * cols..][..out.len() * cols];
+        dispatch(ArgMax { x, cols, out });
     });
 }
 
-fn argmax<T: Real>(row: &[T]) -> usize {
-    let mut best = 0;
-    for (i, &x) in row.iter().enumerate() {
-        if x > row[best] || (x.is_nan() && !row[best].is_nan()) {
-            best = i;
+struct ArgMax<'a, T> {
+    x: &'a [T],
+    cols: usize,
+    out: &'a mut [u32],
+}
+
+impl<T: Real> Kernel for ArgMax<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for (o, row) in self.out.iter_mut().zip(self.x.chunks_exact(self.cols)) {
+            let mut has_nan = false;
+            for &x in row {
+                has_nan |= x.is_nan();
+            }
+            let max = maximum(row);
+            let at = if has_nan { row.iter().position(|x| x.is_nan()) } else { row.iter().position(|&x| x == max) };
+            *o = at.unwrap_or_default() as u32;
         }
     }
-    best
 }

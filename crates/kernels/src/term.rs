@@ -128,6 +128,9 @@ impl<T: Real> Term<T, 2> for PlainAndProduct<'_, T> {
 /// Up to this many elements a line is added one after the other.
 const SHORT: usize = 8;
 
+/// From this many elements on, four sets of accumulators take turns.
+const LONG: usize = 256;
+
 /// Accumulators of a line, a divisor of [`MAX_WIDTH`].
 const LANES: usize = 16;
 
@@ -152,10 +155,10 @@ pub(crate) fn line<S: Simd, T: Real, P: Term<T, N>, const N: usize>(
     }
     let params = [param; LANES];
     let mut total = [[T::ZERO; LANES]; N];
-    // Wide lines keep several registers in flight, which are joined at the end of a run.
+    // Long lines keep several registers in flight, which are joined at the end of a run.
     let whole = len / LANES * LANES;
     let mut done = 0;
-    while whole - done >= 4 * LANES {
+    while whole - done >= LONG {
         let run = ((whole - done) / (4 * LANES)).min(RUN);
         let mut quarters = [[[T::ZERO; LANES]; N]; 4];
         run_lines(simd, term, offset + done, run, &params, &mut quarters);

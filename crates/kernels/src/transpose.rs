@@ -30,16 +30,33 @@ pub(crate) fn transpose_strided<T: Real>(
         return;
     }
     assert!((rows - 1) * x_stride + cols <= x.len() && (cols - 1) * out_stride + rows <= out.len());
+    // SAFETY: all indices were checked, and the slices do not overlap.
+    unsafe { transpose_raw(x.as_ptr(), x_stride, rows, cols, out.as_mut_ptr(), out_stride) }
+}
+
+/// As [`transpose_strided`], for a destination whose rows have others' elements between them.
+///
+/// # Safety
+/// `x[i * x_stride + j]` is readable and `out[j * out_stride + i]` writable for i < rows, j < cols, and none is both.
+pub(crate) unsafe fn transpose_raw<T: Real>(
+    x: *const T,
+    x_stride: usize,
+    rows: usize,
+    cols: usize,
+    out: *mut T,
+    out_stride: usize,
+) {
     #[cfg(target_arch = "x86_64")]
     if T::IS_F32 && rows >= SIDE && cols >= SIDE && crate::simd::isa() != crate::simd::Isa::Portable {
-        // SAFETY: T is f32, AVX is part of every other instruction set, and the indices were checked above.
-        unsafe { avx::transpose(x.as_ptr().cast(), x_stride, rows, cols, out.as_mut_ptr().cast(), out_stride) }
+        // SAFETY: T is f32, AVX is part of every other instruction set, and the caller vouches for the elements.
+        unsafe { avx::transpose(x.cast(), x_stride, rows, cols, out.cast(), out_stride) }
         return;
     }
     for left in (0..cols).step_by(SIDE) {
         for i in 0..rows {
             for j in left..(left + SIDE).min(cols) {
-                out[j * out_stride + i] = x[i * x_stride + j];
+                // SAFETY: the caller vouches for the elements.
+                unsafe { *out.add(j * out_stride + i) = *x.add(i * x_stride + j) }
             }
         }
     }
