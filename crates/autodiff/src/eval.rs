@@ -1,5 +1,6 @@
 //! The second table: the kernel that computes each primitive.
 
+use bytemuck::Pod;
 use metaforge_kernels::{self as kernels, MatMulDims, Par, Real};
 
 use crate::aval::{Aval, DType, MAX_RANK, Shape};
@@ -185,7 +186,7 @@ fn integers(prim: &Prim, ins: &[View<'_>], aval: &Aval, out: &mut [u32], par: Pa
 }
 
 /// The primitives that move numbers of any type without looking at them.
-fn moves<'a, T: Copy + Send + Sync + 'static>(
+fn moves<'a, T: Pod + Send + Sync>(
     prim: &Prim,
     ins: &[View<'a>],
     of: impl Fn(&View<'a>) -> &'a [T],
@@ -238,7 +239,7 @@ fn moves<'a, T: Copy + Send + Sync + 'static>(
 }
 
 /// Writes `x` into `out` from entry `start` of `axis` on.
-fn place<T: Copy + Send + Sync>(x: &[T], from: &Shape, out: &mut [T], to: &Shape, axis: usize, start: usize, par: Par) {
+fn place<T: Pod + Send + Sync>(x: &[T], from: &Shape, out: &mut [T], to: &Shape, axis: usize, start: usize, par: Par) {
     let (mut src, mut dst) = ([0isize; MAX_RANK], [0isize; MAX_RANK]);
     let (own, theirs) = (from.strides(), to.strides());
     for i in 0..from.len() {

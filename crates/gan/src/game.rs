@@ -1,0 +1,155 @@
+//! A game of two networks: who plays, what each minimises, and how a player moves.
+//!
+//! Architecture, loss and penalty are chosen independently of each other. Everything here is a function of variables, so a
+//! move can be compiled, repeated, or differentiated through.
+
+use std::fmt;
+use std::sync::Arc;
+
+use metaforge_autodiff::{Aval, Var, grad_detached};
+use metaforge_data::Range;
+use metaforge_nn::clip::clip_by_global_norm;
+use metaforge_nn::{Adam, Model, Optimizer, Params, Schedule};
+
+use crate::{Loss, Penalty};
+
+/// Two networks and the rules of their game.
+///
+/// The networks carry no state: batch norm would let images of a batch see each other, by which a discriminator can tell real
+/// batches from generated ones; use layer or instance norm.
+#[derive(Clone, Debug)]
+pub struct Gan {
+    /// Noise `[N, Z]` to images.
+    pub generator: Model,
+    /// Images to scores `[N, 1]`.
+    pub discriminator: Model,
+    /// What each side minimises.
+    pub loss: Loss,
+    /// What is added for the discriminator.
+    pub penalty: Penalty,
+    /// Values that the generator's last activation gives; real images come in the same.
+    pub range: Range,
+}
+
+/// A batch, as the discriminator's move sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Round<'t> {
+    /// Real images `[N, ..]`.
+    pub real: Var<'t>,
+    /// Generated images `[N, ..]`; no gradient flows back into them.
+    pub fake: Var<'t>,
+    /// `[N]`, uniform in [0, 1): where between real and generated images the gradient penalty is taken.
+    pub mix: Var<'t>,
+}
+
+/// How a round went for the discriminator; all of shape `[]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict<'t> {
+    /// What it minimises.
+    pub loss: Var<'t>,
+    /// Mean verdict on real images: the probability of being real, or the score where the loss knows no probability.
+    pub real: Var<'t>,
+    /// Mean verdict on generated images.
+    pub fake: Var<'t>,
+}
+
+/// What a discriminator with parameters `d` minimises in a round.
+pub fn judge<'t>(discriminator: &Model, d: &[Var<'t>], loss: Loss, penalty: Penalty, round: Round<'t>) -> Verdict<'t> {
+    let (real, fake) = (round.real, round.fake.stop_gradient());
+    let (on_real, on_fake) = (discriminator.forward(d, real), discriminator.forward(d, fake));
+    let mut total = loss.discriminator(on_real, on_fake);
+    if let Some(term) = penalty.term(|x| discriminator.forward(d, x), real, fake, round.mix) {
+        total = total + term;
+    }
+    let shown = |scores: Var<'t>| match loss {
+        Loss::NonSaturating | Loss::Minimax => scores.sigmoid().mean(),
+        Loss::Wasserstein => scores.mean(),
+    };
+    Verdict { loss: total, real: shown(on_real), fake: shown(on_fake) }
+}
+
+impl Gan {
+    /// What the discriminator `d` minimises against the generator `g`, to which no gradient flows.
+    pub fn discriminator_loss<'t>(
+        &self,
+        g: &[Var<'t>],
+        d: &[Var<'t>],
+        real: Var<'t>,
+        noise: Var<'t>,
+        mix: Var<'t>,
+    ) -> Verdict<'t> {
+        let fake = self.generator.forward(g, noise);
+        judge(&self.discriminator, d, self.loss, self.penalty, Round { real, fake, mix })
+    }
+
+    /// What the generator `g` minimises against the discriminator `d`, of shape `[]`.
+    pub fn generator_loss<'t>(&self, g: &[Var<'t>], d: &[Var<'t>], noise: Var<'t>) -> Var<'t> {
+        self.loss.generator(self.discriminator.forward(d, self.generator.forward(g, noise)))
+    }
+
+    /// Length of the noise vector.
+    pub fn noise(&self) -> usize {
+        self.generator.input()[1..].iter().product()
+    }
+}
+
+/// How a player improves its parameters.
+#[derive(Clone)]
+pub struct Rule {
+    /// Turns gradients into steps.
+    pub optimizer: Arc<dyn Optimizer>,
+    /// Learning rate by step.
+    pub rate: Schedule,
+    /// The gradient is shortened to this norm, if it is longer.
+    pub clip: Option<f64>,
+}
+
+impl Rule {
+    /// A rule that does not clip.
+    pub fn new(optimizer: impl Optimizer + 'static, rate: impl Into<Schedule>) -> Rule {
+        Rule { optimizer: Arc::new(optimizer), rate: rate.into(), clip: None }
+    }
+
+    /// Adam at a constant rate, as GANs take it.
+    pub fn adam(rate: f64, beta1: f64, beta2: f64) -> Rule {
+        Rule::new(Adam::betas(beta1, beta2), rate)
+    }
+
+    /// State of the optimiser before the first step.
+    pub fn start(&self, params: &[Aval]) -> Params {
+        self.optimizer.init(params)
+    }
+
+    /// One step down `loss`: new parameters, new state of the optimiser. `rate` has shape `[]`.
+    ///
+    /// Only the gradient of these parameters is taken: what the loss passed through on its way stays as it is.
+    pub fn descend<'t>(
+        &self,
+        loss: Var<'t>,
+        params: &[Var<'t>],
+        state: &[Var<'t>],
+        rate: Var<'t>,
+    ) -> (Vec<Var<'t>>, Vec<Var<'t>>) {
+        self.move_along(&grad_detached(loss, params), params, state, rate)
+    }
+
+    /// One step against a direction that is given for every parameter, of which only the rule's clipping is left to do.
+    pub fn move_along<'t>(
+        &self,
+        direction: &[Var<'t>],
+        params: &[Var<'t>],
+        state: &[Var<'t>],
+        rate: Var<'t>,
+    ) -> (Vec<Var<'t>>, Vec<Var<'t>>) {
+        match self.clip {
+            Some(most) => self.optimizer.update(params, &clip_by_global_norm(direction, most), state, rate),
+            None => self.optimizer.update(params, direction, state, rate),
+        }
+    }
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rule").field("rate", &self.rate).field("clip", &self.clip).finish_non_exhaustive()
+    }
+}

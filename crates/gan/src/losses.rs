@@ -1,0 +1,108 @@
+//! What each player of an adversarial game minimises, on the discriminator's logits: Goodfellow et al. 2014 (minimax and
+//! non-saturating), Arjovsky et al. 2017 (Wasserstein).
+//!
+//! A logit goes straight into a softplus: a sigmoid followed by a logarithm loses its gradient where the discriminator is
+//! sure, which is where the generator needs it most.
+
+use std::str::FromStr;
+
+use metaforge_autodiff::Var;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// A pair of losses. The discriminator's output is a logit for the first two, a score without bounds for the third.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loss {
+    /// Cross-entropy; the generator maximises `log D(G(z))`. Its gradient stays alive when the discriminator wins.
+    #[default]
+    NonSaturating,
+    /// Cross-entropy; the generator minimises `log (1 - D(G(z)))`: the game of the theory. It saturates when the
+    /// discriminator wins.
+    Minimax,
+    /// Difference of mean scores. It needs a critic held to bounded slope, by [`crate::Penalty::Gradient`] for one.
+    Wasserstein,
+}
+
+impl Loss {
+    /// All of them, with their names in a recipe.
+    pub const NAMES: [(&'static str, Loss); 3] =
+        [("non-saturating", Loss::NonSaturating), ("minimax", Loss::Minimax), ("wasserstein", Loss::Wasserstein)];
+
+    /// What the discriminator minimises, of shape `[]`: means over the scores of real and of generated images, each of any
+    /// shape.
+    pub fn discriminator<'t>(self, real: Var<'t>, fake: Var<'t>) -> Var<'t> {
+        match self {
+            Loss::NonSaturating | Loss::Minimax => (-real).softplus().mean() + fake.softplus().mean(),
+            Loss::Wasserstein => fake.mean() - real.mean(),
+        }
+    }
+
+    /// What the generator minimises, of shape `[]`, from the scores of its images.
+    pub fn generator<'t>(self, fake: Var<'t>) -> Var<'t> {
+        match self {
+            Loss::NonSaturating => (-fake).softplus().mean(),
+            Loss::Minimax => -fake.softplus().mean(),
+            Loss::Wasserstein => -fake.mean(),
+        }
+    }
+}
+
+impl FromStr for Loss {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Loss, Error> {
+        let names = Loss::NAMES.map(|(n, _)| n).join(", ");
+        let found = Loss::NAMES.into_iter().find(|(n, _)| *n == name);
+        found.map(|(_, loss)| loss).ok_or_else(|| Error::Setting(format!("there is no loss `{name}`; there are {names}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metaforge_autodiff::{Tape, Tensor, grad};
+
+    fn slope(loss: Loss, logit: f64) -> f64 {
+        let tape = Tape::eager();
+        let x = tape.var(&Tensor::from_f64([1], vec![logit]));
+        grad(loss.generator(x), &[x])[0].value().f64s()[0]
+    }
+
+    #[test]
+    fn a_sure_discriminator_silences_the_minimax_generator_only() {
+        // d/dx log(1 - sigmoid(x)) = -sigmoid(x), d/dx -log sigmoid(x) = sigmoid(x) - 1.
+        let sigmoid = 1.0 / (1.0 + 20f64.exp());
+        assert!((slope(Loss::Minimax, -20.0) / -sigmoid - 1.0).abs() < 1e-9, "{}", slope(Loss::Minimax, -20.0));
+        assert!((slope(Loss::NonSaturating, -20.0) + 1.0).abs() < 1e-8);
+        assert!((slope(Loss::Wasserstein, -20.0) + 1.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_discriminator_that_knows_nothing_pays_two_bits() {
+        let tape = Tape::eager();
+        let (a, b) = (tape.zeros([4, 1], metaforge_autodiff::DType::F64), tape.zeros([3, 1], metaforge_autodiff::DType::F64));
+        let loss = Loss::NonSaturating.discriminator(a, b).value().item();
+        assert!((loss - 2.0 * 2f64.ln()).abs() < 1e-12);
+        assert_eq!(Loss::Wasserstein.discriminator(a + 2.0, b).value().item(), -2.0);
+    }
+
+    #[test]
+    fn extreme_logits_stay_finite_in_single_precision() {
+        for loss in Loss::NAMES.map(|(_, l)| l) {
+            for logit in [-1e4f32, 1e4] {
+                let tape = Tape::eager();
+                let x = tape.var(&Tensor::new([1], vec![logit]));
+                let both = loss.generator(x) + loss.discriminator(x, x);
+                assert!(grad(both, &[x])[0].value().is_finite() && both.value().is_finite());
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_recipes() {
+        assert_eq!("wasserstein".parse::<Loss>().unwrap(), Loss::Wasserstein);
+        assert!("hinge".parse::<Loss>().unwrap_err().to_string().contains("non-saturating"));
+    }
+}

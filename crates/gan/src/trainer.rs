@@ -1,0 +1,335 @@
+//! Training of a GAN by alternating moves, each compiled once.
+
+use std::sync::Arc;
+
+use metaforge_autodiff::{Aval, DType, Key, Par, Program, Tensor, Workspace};
+use metaforge_data::{BatchSampler, ImageSet, Range};
+use metaforge_nn::Params;
+
+use crate::{Error, Gan, Rule, state};
+
+/// How a game is trained.
+#[derive(Clone, Debug)]
+pub struct TrainerConfig {
+    /// Images of a move, real and generated each.
+    pub batch: usize,
+    /// Moves of the discriminator before one of the generator.
+    pub discriminator_steps: usize,
+    /// How the generator moves.
+    pub generator: Rule,
+    /// How the discriminator moves.
+    pub discriminator: Rule,
+    /// Decay of the moving average of the generator's parameters, which then draws the samples; None for no average.
+    /// At step t the decay is at most (1 + t) / (10 + t), so that the start is soon forgotten.
+    pub average: Option<f64>,
+    /// Whence the first parameters, the order of the images and the noise.
+    pub seed: u64,
+}
+
+/// How a step went.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Report {
+    /// The step, counted from 1.
+    pub step: u64,
+    /// The discriminator's loss in its last move, with the penalty.
+    pub d_loss: f64,
+    /// The generator's loss.
+    pub g_loss: f64,
+    /// Mean verdict of the discriminator on real images: a probability, or the score where the loss knows none.
+    pub d_real: f64,
+    /// Mean verdict on generated images.
+    pub d_fake: f64,
+}
+
+/// A program with the memory that it runs in.
+struct Move {
+    program: Program,
+    workspace: Workspace,
+}
+
+impl Move {
+    fn new(program: Program) -> Move {
+        Move { workspace: program.workspace(), program }
+    }
+
+    fn run(&mut self, inputs: &[&Tensor]) {
+        self.program.run(&mut self.workspace, inputs, Par::Rayon);
+    }
+
+    fn number(&self, index: usize) -> f64 {
+        self.program.output(&self.workspace, index).item()
+    }
+}
+
+/// A player's parameters and the state of its optimiser.
+#[derive(Clone)]
+struct Player {
+    params: Params,
+    optimizer: Params,
+}
+
+impl Player {
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.params.tensors().iter().chain(self.optimizer.tensors())
+    }
+
+    fn avals(&self) -> Vec<Aval> {
+        self.tensors().map(Tensor::aval).collect()
+    }
+
+    fn update(&mut self, from: &Move) {
+        self.params.update_from(&from.program, &from.workspace, 0);
+        self.optimizer.update_from(&from.program, &from.workspace, self.params.len());
+    }
+
+    fn is_finite(&self) -> bool {
+        self.params.is_finite()
+    }
+}
+
+/// Trains a GAN. Its kernels split over the threads of the current rayon pool; the numbers are the same for any.
+pub struct GanTrainer {
+    gan: Gan,
+    config: TrainerConfig,
+    reals: Box<dyn Fn(u64) -> Tensor + Send + Sync>,
+    key: Key,
+    generator: Player,
+    discriminator: Player,
+    average: Option<Params>,
+    step: u64,
+    discriminator_move: Move,
+    generator_move: Move,
+    sampler: Program,
+}
+
+/// Images that the sampling program draws at once.
+const CHUNK: usize = 128;
+
+impl GanTrainer {
+    /// A trainer on shuffled batches of a set of images.
+    ///
+    /// # Errors
+    /// If the images are not of the generator's shape, there are fewer than a batch, or a setting makes no sense.
+    pub fn new(gan: Gan, config: TrainerConfig, images: Arc<ImageSet>) -> Result<GanTrainer, Error> {
+        let sampler = BatchSampler::new(images, config.batch, config.seed)?.range(gan.range);
+        GanTrainer::with_source(gan, config, move |number| sampler.batch(number).x)
+    }
+
+    /// A trainer on any source of real batches `[batch, ..]`, which are asked for by number, each once.
+    ///
+    /// # Errors
+    /// If the first batch is not of the generator's shape, or a setting makes no sense.
+    pub fn with_source(
+        gan: Gan,
+        config: TrainerConfig,
+        reals: impl Fn(u64) -> Tensor + Send + Sync + 'static,
+    ) -> Result<GanTrainer, Error> {
+        if config.batch == 0 || config.discriminator_steps == 0 {
+            return Err(Error::Setting("a batch has at least one image, and the discriminator at least one move".into()));
+        }
+        if config.average.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
+            return Err(Error::Setting("the decay of an average is at least 0 and below 1".into()));
+        }
+        let (made, seen) = (gan.generator.output(), reals(0));
+        if seen.shape()[1..] != made[1..] || seen.shape()[0] != config.batch {
+            let what = format!("real batches are {}, the generator gives images {:?}", seen.aval(), &made[1..]);
+            return Err(Error::Setting(what));
+        }
+        let key = Key::new(config.seed);
+        let player = |params: Params, rule: &Rule| Player { optimizer: rule.start(&params.avals()), params };
+        let generator = player(gan.generator.init(key.fold(0)), &config.generator);
+        let discriminator = player(gan.discriminator.init(key.fold(1)), &config.discriminator);
+        let average = config.average.map(|_| generator.params.clone());
+        let (noise, mix, rate) = ([config.batch, gan.noise()].into(), [config.batch].into(), [].into());
+        let floats = |shape| Aval { shape, dtype: DType::F32 };
+
+        let mut inputs = discriminator.avals();
+        let (of_d, of_g) = (inputs.len(), generator.params.len());
+        inputs.extend(generator.params.avals());
+        inputs.extend([seen.aval(), floats(noise), floats(mix), floats(rate)]);
+        let of_params = discriminator.params.len();
+        let discriminator_move = Program::trace(&inputs, |_, v| {
+            let (own, rest) = v.split_at(of_d);
+            let (d, state) = own.split_at(of_params);
+            let (g, data) = rest.split_at(of_g);
+            let verdict = gan.discriminator_loss(g, d, data[0], data[1], data[2]);
+            let (d, state) = config.discriminator.descend(verdict.loss, d, state, data[3]);
+            [d, state, vec![verdict.loss, verdict.real, verdict.fake]].concat()
+        });
+
+        let mut inputs = generator.avals();
+        let of_own = inputs.len();
+        inputs.extend(average.iter().flat_map(Params::avals));
+        let of_average = inputs.len() - of_own;
+        inputs.extend(discriminator.params.avals());
+        inputs.extend([floats(noise), floats(rate), floats(rate)]);
+        let generator_move = Program::trace(&inputs, |_, v| {
+            let (own, rest) = v.split_at(of_own);
+            let (average, rest) = rest.split_at(of_average);
+            let (d, data) = rest.split_at(of_params);
+            let (g, state) = own.split_at(of_g);
+            let loss = gan.generator_loss(g, d, data[0]);
+            let (g, state) = config.generator.descend(loss, g, state, data[1]);
+            let average = average.iter().zip(&g).map(|(&a, &p)| p + (a - p) * data[2]).collect();
+            [g, state, vec![loss], average].concat()
+        });
+
+        let mut inputs = generator.params.avals();
+        inputs.push(floats([CHUNK, gan.noise()].into()));
+        let sampler = Program::trace(&inputs, |_, v| {
+            let images = gan.generator.forward(&v[..of_g], v[of_g]);
+            vec![match gan.range {
+                Range::Unit => images,
+                Range::Signed => images.affine(0.5, 0.5),
+            }]
+        });
+
+        Ok(GanTrainer {
+            gan,
+            config,
+            reals: Box::new(reals),
+            key: key.fold(2),
+            generator,
+            discriminator,
+            average,
+            step: 0,
+            discriminator_move: Move::new(discriminator_move),
+            generator_move: Move::new(generator_move),
+            sampler,
+        })
+    }
+
+    /// One step: the discriminator's moves, then one of the generator, each with noise of its own.
+    ///
+    /// # Errors
+    /// If a loss or a parameter is no longer finite; the state is then the one before the step.
+    pub fn step(&mut self) -> Result<Report, Error> {
+        let (step, moves) = (self.step, self.config.discriminator_steps as u64);
+        let shape = [self.config.batch, self.gan.noise()];
+        let key = self.key.fold(step);
+        let scalar = |value: f64| Tensor::scalar(value as f32);
+
+        let mut discriminator = self.discriminator.clone();
+        let rate = scalar(self.config.discriminator.rate.at(step));
+        for i in 0..moves {
+            let real = (self.reals)(step * moves + i);
+            let noise = key.fold(i).fold(0).normal(shape, 0.0, 1.0);
+            let mix = key.fold(i).fold(1).uniform([shape[0]], 0.0, 1.0);
+            let mut inputs: Vec<&Tensor> = discriminator.tensors().collect();
+            inputs.extend(self.generator.params.tensors());
+            inputs.extend([&real, &noise, &mix, &rate]);
+            self.discriminator_move.run(&inputs);
+            discriminator.update(&self.discriminator_move);
+        }
+        let first = discriminator.params.len() + discriminator.optimizer.len();
+        let [d_loss, d_real, d_fake] = [0, 1, 2].map(|i| self.discriminator_move.number(first + i));
+
+        let mut generator = self.generator.clone();
+        let noise = key.fold(moves).normal(shape, 0.0, 1.0);
+        let rate = scalar(self.config.generator.rate.at(step));
+        let ramp = (1.0 + step as f64) / (10.0 + step as f64);
+        let decay = scalar(self.config.average.unwrap_or(0.0).min(ramp));
+        let mut inputs: Vec<&Tensor> = generator.tensors().collect();
+        inputs.extend(self.average.iter().flat_map(Params::tensors));
+        inputs.extend(discriminator.params.tensors());
+        inputs.extend([&noise, &rate, &decay]);
+        self.generator_move.run(&inputs);
+        generator.update(&self.generator_move);
+        let first = generator.params.len() + generator.optimizer.len();
+        let g_loss = self.generator_move.number(first);
+
+        let report = Report { step: step + 1, d_loss, g_loss, d_real, d_fake };
+        let finite = [
+            ("the discriminator's loss", d_loss.is_finite()),
+            ("the generator's loss", g_loss.is_finite()),
+            ("a parameter of the discriminator", discriminator.is_finite()),
+            ("a parameter of the generator", generator.is_finite()),
+        ];
+        if let Some((what, _)) = finite.into_iter().find(|(_, finite)| !finite) {
+            return Err(Error::Diverged { step: step + 1, what: what.into() });
+        }
+        if let Some(average) = &mut self.average {
+            average.update_from(&self.generator_move.program, &self.generator_move.workspace, first + 1);
+        }
+        (self.discriminator, self.generator, self.step) = (discriminator, generator, step + 1);
+        Ok(report)
+    }
+
+    /// Steps taken so far.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// The game.
+    pub fn gan(&self) -> &Gan {
+        &self.gan
+    }
+
+    /// The parameters that samples are drawn with: the average, where there is one.
+    pub fn sampling_params(&self) -> &Params {
+        self.average.as_ref().unwrap_or(&self.generator.params)
+    }
+
+    /// `n` generated images `[n, ..]` with values in 0..=1, by the averaged generator where there is one. The same key gives
+    /// the same noise.
+    pub fn sample(&self, n: usize, key: Key) -> Tensor {
+        let shape = self.gan.generator.output();
+        let size: usize = shape[1..].iter().product();
+        let mut workspace = self.sampler.workspace();
+        let mut images = Vec::with_capacity(n * size);
+        for chunk in 0..n.div_ceil(CHUNK) {
+            let noise = key.fold(chunk as u64).normal([CHUNK, self.gan.noise()], 0.0, 1.0);
+            let mut inputs: Vec<&Tensor> = self.sampling_params().tensors().iter().collect();
+            inputs.push(&noise);
+            self.sampler.run(&mut workspace, &inputs, Par::Rayon);
+            let some = (n - chunk * CHUNK).min(CHUNK);
+            images.extend_from_slice(&self.sampler.output(&workspace, 0).f32s()[..some * size]);
+        }
+        Tensor::new(shape.with(0, n), images)
+    }
+
+    /// Everything that training goes on from, to the same bits. Names begin with `generator.`, `discriminator.` and
+    /// `average.`; what only training needs begins with `training.`.
+    pub fn state(&self) -> Params {
+        let mut all = self.generator.params.prefixed("generator");
+        all.extend(self.discriminator.params.prefixed("discriminator"));
+        if let Some(average) = &self.average {
+            all.extend(average.prefixed("average"));
+        }
+        all.extend(self.generator.optimizer.prefixed("training.generator"));
+        all.extend(self.discriminator.optimizer.prefixed("training.discriminator"));
+        all.extend(state::count(self.step).prefixed("training"));
+        all
+    }
+
+    /// Takes what [`GanTrainer::state`] gave, in any order.
+    ///
+    /// # Errors
+    /// If a tensor is missing or of another shape: the state is of another model. Nothing is changed then.
+    pub fn restore(&mut self, saved: &Params) -> Result<(), Error> {
+        let player = |name: &str, own: &Player| -> Result<Player, Error> {
+            let optimizer = state::take(saved, &format!("training.{name}"), &own.optimizer)?;
+            Ok(Player { params: state::take(saved, name, &own.params)?, optimizer })
+        };
+        let (generator, discriminator) = (player("generator", &self.generator)?, player("discriminator", &self.discriminator)?);
+        let average = self.average.as_ref().map(|own| state::take(saved, "average", own)).transpose()?;
+        self.step = state::take(saved, "training", &state::count(0))?.tensors()[0].item() as u64;
+        (self.generator, self.discriminator, self.average) = (generator, discriminator, average);
+        Ok(())
+    }
+
+    /// Takes only what sampling needs from a saved state: the generator and its average.
+    ///
+    /// # Errors
+    /// Like [`GanTrainer::restore`].
+    pub fn restore_weights(&mut self, saved: &Params) -> Result<(), Error> {
+        let params = state::take(saved, "generator", &self.generator.params)?;
+        let average = self.average.as_ref().map(|own| state::take(saved, "average", own)).transpose()?;
+        (self.generator.params, self.average) = (params, average);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "trainer_tests.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+use super::*;
+use crate::{Loss, Penalty, seed};
+use metaforge_autodiff::{Tape, grad};
+use metaforge_data::Mixture;
+use metaforge_nn::zoo::mlp;
+use metaforge_nn::{Model, Relu, Schedule};
+
+fn plane(loss: Loss, penalty: Penalty) -> Gan {
+    Gan {
+        generator: Model::new(mlp(&[16], 2, Relu), [1, 4]),
+        discriminator: Model::new(mlp(&[16], 1, Relu), [1, 2]),
+        loss,
+        penalty,
+        range: Range::Unit,
+    }
+}
+
+fn config(rate: f64) -> TrainerConfig {
+    TrainerConfig {
+        batch: 16,
+        discriminator_steps: 1,
+        generator: Rule::adam(rate, 0.5, 0.999),
+        discriminator: Rule::adam(rate, 0.5, 0.999),
+        average: Some(0.99),
+        seed: 5,
+    }
+}
+
+fn on_ring(gan: Gan, config: TrainerConfig) -> GanTrainer {
+    let ring = Mixture::ring_unrolled();
+    let batch = config.batch;
+    GanTrainer::with_source(gan, config, move |i| ring.sample(Key::new(3).fold(i), batch)).unwrap()
+}
+
+fn digits(batch: usize) -> GanTrainer {
+    let images = Arc::new(metaforge_data::Digits::new(0, metaforge_data::Split::Train).set(0..200));
+    GanTrainer::new(seed::seed_gan(), TrainerConfig { batch, ..seed::seed_config(1) }, images).unwrap()
+}
+
+#[test]
+fn a_step_moves_each_player_by_its_own_loss_only() {
+    // The moves done by hand on an eager tape: the discriminator's first, the generator's against the moved discriminator.
+    let gan = plane(Loss::NonSaturating, Penalty::Gradient { weight: 10.0 });
+    let mut trainer = on_ring(gan.clone(), TrainerConfig { average: None, ..config(1e-2) });
+    let (g, d) = (trainer.generator.params.clone(), trainer.discriminator.params.clone());
+    let key = trainer.key.fold(0);
+    let report = trainer.step().unwrap();
+
+    let tape = Tape::eager();
+    let (gv, dv) = (g.bind(&tape), d.bind(&tape));
+    let normal = |k: Key| tape.constant(&k.normal([16, 4], 0.0, 1.0));
+    let real = tape.constant(&Mixture::ring_unrolled().sample(Key::new(3).fold(0), 16));
+    let mix = tape.constant(&key.fold(0).fold(1).uniform([16], 0.0, 1.0));
+    let verdict = gan.discriminator_loss(&gv, &dv, real, normal(key.fold(0).fold(0)), mix);
+    // The generated images are detached.
+    assert!(grad(verdict.loss, &gv).iter().all(|g| g.value().f32s().iter().all(|&x| x == 0.0)));
+    assert_eq!(report.d_loss, verdict.loss.value().item());
+
+    let bind = |p: &Params| -> Vec<Var<'_>> { p.tensors().iter().map(|t| tape.var(t)).collect() };
+    let moved = bind(&trainer.discriminator.params);
+    let loss = gan.generator_loss(&gv, &moved, normal(key.fold(1)));
+    assert_eq!(report.g_loss, loss.value().item());
+    let rule = &trainer.config.generator;
+    let state = bind(&rule.start(&g.avals()));
+    let (want, _) = rule.descend(loss, &gv, &state, tape.constant(&Tensor::scalar(1e-2)));
+    for (want, got) in want.iter().zip(trainer.generator.params.tensors()) {
+        assert_eq!(&want.value(), got);
+    }
+}
+
+#[test]
+fn the_generators_move_computes_no_gradient_of_the_discriminators_weights() {
+    let trainer = digits(4);
+    let text = trainer.generator_move.program.to_string();
+    assert!(!text.contains("ConvWeightGrad"), "{text}");
+    assert!(trainer.discriminator_move.program.to_string().contains("ConvWeightGrad"));
+}
+
+#[test]
+fn training_goes_on_to_the_same_bits_from_a_saved_state() {
+    let gan = || plane(Loss::Wasserstein, Penalty::Gradient { weight: 1.0 });
+    let settings = || TrainerConfig { discriminator_steps: 2, ..config(1e-3) };
+    let mut straight = on_ring(gan(), settings());
+    let mut saved = Params::new();
+    for step in 0..6 {
+        if step == 3 {
+            saved = straight.state();
+        }
+        straight.step().unwrap();
+    }
+    let mut resumed = on_ring(gan(), TrainerConfig { seed: 5, ..settings() });
+    resumed.restore(&saved).unwrap();
+    assert_eq!(resumed.steps(), 3);
+    for _ in 0..3 {
+        resumed.step().unwrap();
+    }
+    assert_eq!(resumed.state(), straight.state());
+    assert_eq!(resumed.sample(5, Key::new(1)), straight.sample(5, Key::new(1)));
+    let other = GanTrainer::restore(&mut digits(4), &saved).unwrap_err().to_string();
+    assert!(other.contains("generator."), "{other}");
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut trainer = digits(6);
+            let reports: Vec<Report> = (0..3).map(|_| trainer.step().unwrap()).collect();
+            (reports, trainer.state(), trainer.sample(130, Key::new(9)))
+        })
+    };
+    assert_eq!(run(1), run(2));
+}
+
+#[test]
+fn a_number_that_is_none_is_an_error_and_costs_nothing() {
+    let wild = TrainerConfig { generator: Rule::new(metaforge_nn::Sgd::new(), 1e30), ..config(1e-3) };
+    let mut trainer = on_ring(plane(Loss::Wasserstein, Penalty::None), wild);
+    let (error, before) = loop {
+        let before = trainer.state();
+        if let Err(error) = trainer.step() {
+            break (error, before);
+        }
+    };
+    assert!(matches!(error, Error::Diverged { step, .. } if step == trainer.steps() + 1), "{error}");
+    assert_eq!(trainer.state(), before);
+}
+
+#[test]
+fn the_average_follows_and_draws_the_samples() {
+    let mut trainer = on_ring(plane(Loss::NonSaturating, Penalty::None), config(1e-2));
+    let start = trainer.generator.params.clone();
+    trainer.step().unwrap();
+    // At the first step the decay is 1 / 10.
+    let average = trainer.sampling_params();
+    for ((a, s), p) in average.tensors().iter().zip(start.tensors()).zip(trainer.generator.params.tensors()) {
+        for ((&a, &s), &p) in a.f32s().iter().zip(s.f32s()).zip(p.f32s()) {
+            assert!((a - (0.1 * s + 0.9 * p)).abs() < 1e-6);
+        }
+    }
+}
+
+#[test]
+fn images_of_another_shape_are_refused() {
+    let images = Arc::new(ImageSet::new([2, 2, 1], vec![0; 400], vec![0; 100], vec!["a".into()]));
+    let error = GanTrainer::new(seed::seed_gan(), seed::seed_config(0), images).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("28, 28, 1"), "{error}");
+}
+
+#[test]
+fn a_ring_is_learned() {
+    let gan = Gan {
+        generator: Model::new(mlp(&[64, 64], 2, Relu), [1, 8]),
+        discriminator: Model::new(mlp(&[64, 64], 1, Relu), [1, 2]),
+        ..plane(Loss::NonSaturating, Penalty::R1 { weight: 0.1 })
+    };
+    let rule = || Rule { rate: Schedule::Constant(1e-3), ..Rule::adam(1e-3, 0.5, 0.99) };
+    let settings = TrainerConfig { batch: 128, generator: rule(), discriminator: rule(), ..config(1e-3) };
+    let ring = Mixture::ring(4, 2.0, 0.2);
+    let source = ring.clone();
+    let mut trainer =
+        GanTrainer::with_source(gan, settings, move |i| source.sample(Key::new(3).fold(i), 128)).unwrap();
+    for _ in 0..1500 {
+        trainer.step().unwrap();
+    }
+    let modes = crate::metrics::mode_coverage(&trainer.sample(1000, Key::new(1)), &ring);
+    assert!(modes.covered == 4 && modes.high_quality > 0.6, "{modes:?}");
+}

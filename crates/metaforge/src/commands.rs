@@ -1,0 +1,171 @@
+//! What the commands do. Results go to stdout, progress and trouble to stderr.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use metaforge::experiment::{Evaluation, Experiment, Figure};
+use metaforge::recipe::{Draft, Recipe, carried};
+use metaforge::train::{Job, Outcome, train};
+use metaforge::{Error, Result, experiments, interrupt, quickstart, report, run};
+
+use crate::cli::{Cli, Command, Eval, Generate, How, Quickstart, Recipes, Threads, Train};
+
+/// What a shell expects of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// Does what the command line asks for.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        None => quickstart(&cli.quickstart),
+        Some(Command::Quickstart(args)) => quickstart(&args),
+        Some(Command::Train(args)) => train_recipe(&args),
+        Some(Command::Eval(args)) => eval(&args),
+        Some(Command::Generate(args)) => generate(&args),
+        Some(Command::Recipes(args)) => recipes(&args),
+    }
+}
+
+/// A line on stdout. A reader who has gone (`| head`) is no reason to fail.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn start(threads: Threads) -> Result<()> {
+    let Some(n) = threads.number else { return Ok(()) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n.into()).build_global();
+    pool.map_err(|e| Error::Refused(format!("--threads {n}: {e}")))
+}
+
+/// The recipe with what the command line changes of it.
+fn changed(recipe: &str, how: &How) -> Result<Recipe> {
+    let mut draft = Draft::open(recipe)?;
+    for assignment in &how.set {
+        draft.set(assignment)?;
+    }
+    if let Some(seed) = how.seed {
+        draft.set(&format!("seed={seed}"))?;
+    }
+    draft.finish()
+}
+
+fn train_recipe(args: &Train) -> Result<ExitCode> {
+    let recipe = changed(&args.recipe, &args.how)?;
+    start(args.how.threads)?;
+    let folder = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
+    let data = args.data.dir.as_deref();
+    let job = Job {
+        label: &recipe.name,
+        folder: &folder,
+        config: &recipe.to_toml(),
+        schedule: recipe.schedule(),
+        force: args.how.force,
+        quiet: false,
+        stop: interrupt::watch()?,
+    };
+    match train(&job, || experiments::build(&recipe, data))? {
+        Outcome::Finished(summary) => {
+            say(&table(&summary.figures));
+            say(&format!("report: {}", report::of_run(&folder)?.display()));
+            Ok(ExitCode::SUCCESS)
+        }
+        Outcome::WasFinished => Err(Error::Folder {
+            folder: folder.clone(),
+            what: "holds the finished run of this recipe; look at its report.html, name another folder with --out, or train it anew with --force".into(),
+        }),
+        Outcome::Stopped(step) => {
+            let data = args.data.dir.as_ref().map_or(String::new(), |dir| format!(" --data {}", dir.display()));
+            let config = folder.join(run::CONFIG);
+            let again = format!("metaforge train {} --out {}{data}", config.display(), folder.display());
+            stopped(&format!("stopped after step {step}; resume with: {again}"))
+        }
+    }
+}
+
+fn stopped(text: &str) -> Result<ExitCode> {
+    let _ = writeln!(std::io::stderr(), "metaforge: {text}");
+    Ok(ExitCode::from(INTERRUPTED))
+}
+
+fn quickstart(args: &Quickstart) -> Result<ExitCode> {
+    start(args.how.threads)?;
+    let plan = quickstart::Plan { out: &args.out, seed: args.how.seed, set: &args.how.set, force: args.how.force };
+    match quickstart::run(&plan, interrupt::watch()?)? {
+        quickstart::Outcome::Finished { figures, report } => {
+            say(&table(&figures));
+            say(&format!("report: {}", report.display()));
+            Ok(ExitCode::SUCCESS)
+        }
+        quickstart::Outcome::Stopped => stopped("stopped; the same command resumes"),
+    }
+}
+
+/// The experiment of a run folder at its last checkpoint, and the step of that.
+fn reopened(folder: &Path, data: Option<&Path>, set: Option<String>) -> Result<(Recipe, Box<dyn Experiment>, u64)> {
+    let config = folder.join(run::CONFIG);
+    let mut draft = Draft::parse(&config.display().to_string(), &run::read_config(folder)?)?;
+    if let Some(assignment) = set {
+        draft.set(&assignment)?;
+    }
+    let recipe = draft.finish()?;
+    let (position, state) = run::read_checkpoint(folder)?;
+    let mut experiment = experiments::build(&recipe, data)?;
+    experiment.restore(&state)?;
+    Ok((recipe, experiment, position.step))
+}
+
+fn eval(args: &Eval) -> Result<ExitCode> {
+    start(args.threads)?;
+    let tasks = args.tasks.map(|n| format!("eval.tasks={n}"));
+    let (recipe, experiment, step) = reopened(&args.run, args.data.dir.as_deref(), tasks)?;
+    let Evaluation { protocol, figures, .. } = experiment.evaluate()?;
+    if args.json {
+        let shown = figures.iter().map(|f| {
+            let mut value = serde_json::json!({ "value": f.value });
+            if let Some(half) = f.ci95 {
+                value["ci95"] = half.into();
+            }
+            (f.name.clone(), value)
+        });
+        let figures: serde_json::Map<_, _> = shown.collect();
+        say(&serde_json::json!({ "recipe": recipe.name, "step": step, "protocol": protocol, "figures": figures }).to_string());
+    } else {
+        say(&table(&figures));
+        say(&format!("After step {step} of {}. {protocol}", recipe.steps));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn generate(args: &Generate) -> Result<ExitCode> {
+    start(args.threads)?;
+    let (_, experiment, _) = reopened(&args.run, args.data.dir.as_deref(), None)?;
+    let path = args.out.clone().unwrap_or_else(|| args.run.join("generated.png"));
+    experiment.generate(args.n.into())?.save(&path)?;
+    say(&path.display().to_string());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn recipes(args: &Recipes) -> Result<ExitCode> {
+    if let Some(name) = &args.name {
+        Draft::open(name)?;
+        let text = carried().iter().find(|(n, _)| n == name).map(|(_, text)| text.trim_end());
+        say(text.ok_or_else(|| Error::Refused(format!("{name} is a file, not a carried recipe")))?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let width = carried().iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, _) in carried() {
+        let recipe = Draft::open(name)?.finish()?;
+        say(&format!("{name:width$}  {}", recipe.about));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Figures under each other.
+fn table(figures: &[Figure]) -> String {
+    let width = figures.iter().map(|f| f.label.chars().count()).max().unwrap_or(0);
+    let row = |f: &Figure| {
+        let note = if f.note.is_empty() { String::new() } else { format!("  ({})", f.note) };
+        format!("{:width$}  {}{note}", f.label, f.shown())
+    };
+    figures.iter().map(row).collect::<Vec<_>>().join("\n")
+}

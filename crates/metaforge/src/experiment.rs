@@ -1,0 +1,149 @@
+//! The seam between the program and what it trains: an experiment steps, shows samples, gives and takes its tensors and
+//! is evaluated; everything else (loop, log, checkpoints, report) is the same for all of them.
+
+use metaforge_nn::Params;
+use serde::{Deserialize, Serialize};
+
+use crate::chart::Plot;
+use crate::error::{Error, Result};
+use crate::metrics::Metrics;
+use crate::picture::Picture;
+
+/// Something that can be trained, evaluated and, if it is generative, asked for pictures.
+///
+/// All randomness of step `n` must follow from the recipe's seed and `n` alone, so that a resumed run gives the same bits
+/// as one that was never stopped.
+pub trait Experiment {
+    /// Takes training step `n`, counted from 1, and gives its figures.
+    ///
+    /// # Errors
+    /// If the data fails; a figure that is not finite is for the caller to notice.
+    fn step(&mut self, n: u64) -> Result<Metrics>;
+
+    /// Pictures of the present state, each with a name that stays the same from step to step.
+    ///
+    /// # Errors
+    /// If the data fails.
+    fn samples(&self) -> Result<Vec<(String, Picture)>> {
+        Ok(Vec::new())
+    }
+
+    /// All that training needs to go on to the same bits, and all that evaluation needs: weights, running statistics, moments.
+    fn state(&self) -> Params;
+
+    /// Takes what [`Experiment::state`] gave; the tensors may come in another order.
+    ///
+    /// # Errors
+    /// If the tensors are of another model.
+    fn restore(&mut self, state: &Params) -> Result<()>;
+
+    /// The weights alone, for other programs.
+    fn weights(&self) -> Params;
+
+    /// Measures the present weights by the recipe's `[eval]` table; always the same tasks and noise for a recipe.
+    ///
+    /// # Errors
+    /// If the data fails.
+    fn evaluate(&self) -> Result<Evaluation>;
+
+    /// `n` generated images in one picture (for a few-shot generator: `n` classes, a row each, beside their support).
+    ///
+    /// # Errors
+    /// If the experiment is not generative, or the data fails.
+    fn generate(&self, _n: usize) -> Result<Picture> {
+        Err(Error::Refused("a run of this kind has nothing to generate; a run of a GAN recipe has (see `metaforge recipes`)".into()))
+    }
+}
+
+/// What an experiment measured, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Evaluation {
+    /// The protocol in a sentence or two: which tasks, how many, which statistics.
+    pub protocol: String,
+    /// What was measured, the headline first.
+    pub figures: Vec<Figure>,
+    /// Curves to draw in the report.
+    pub plots: Vec<Plot>,
+    /// Pictures to show in the report, by name.
+    pub pictures: Vec<(String, Picture)>,
+}
+
+/// One measured number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// Short name for programs, such as `accuracy`.
+    pub name: String,
+    /// Name for people, such as `5-way 1-shot test accuracy`.
+    pub label: String,
+    /// The number.
+    pub value: f64,
+    /// Half the width of its 95 % confidence interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ci95: Option<f64>,
+    /// How to show it.
+    pub unit: Unit,
+    /// What to compare it with, such as `chance is 20 %`; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// How a number is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// A part of 1, shown in percent.
+    Fraction,
+    /// A number as it is.
+    Number,
+}
+
+impl Figure {
+    /// A figure without an interval or a note.
+    pub fn new(name: impl Into<String>, label: impl Into<String>, value: f64, unit: Unit) -> Figure {
+        Figure { name: name.into(), label: label.into(), value, ci95: None, unit, note: String::new() }
+    }
+
+    /// With half the width of the 95 % interval.
+    #[must_use]
+    pub fn with_ci95(mut self, half: f64) -> Figure {
+        self.ci95 = Some(half);
+        self
+    }
+
+    /// With something to compare it with.
+    #[must_use]
+    pub fn with_note(mut self, note: impl Into<String>) -> Figure {
+        self.note = note.into();
+        self
+    }
+
+    /// The number with its interval, for people: `98.31 ± 0.24 %`.
+    pub fn shown(&self) -> String {
+        match (self.unit, self.ci95) {
+            (Unit::Fraction, None) => format!("{:.2} %", 100.0 * self.value),
+            (Unit::Fraction, Some(half)) => format!("{:.2} ± {:.2} %", 100.0 * self.value, 100.0 * half),
+            (Unit::Number, None) if self.value.fract() == 0.0 && self.value.abs() < 1e9 => format!("{}", self.value),
+            (Unit::Number, None) => crate::metrics::short(self.value),
+            (Unit::Number, Some(half)) => {
+                // The interval decides how many digits mean something: two of its own.
+                let digits = if half > 0.0 { (1.0 - half.log10().floor()).clamp(0.0, 8.0) as usize } else { 4 };
+                format!("{:.digits$} ± {half:.digits$}", self.value)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_read_well() {
+        let f = |value, unit| Figure::new("x", "x", value, unit);
+        assert_eq!(f(0.98312, Unit::Fraction).with_ci95(0.0024).shown(), "98.31 ± 0.24 %");
+        assert_eq!(f(0.2, Unit::Fraction).shown(), "20.00 %");
+        assert_eq!(f(0.38211, Unit::Number).with_ci95(0.0213).shown(), "0.382 ± 0.021");
+        assert_eq!(f(1234.5, Unit::Number).with_ci95(17.0).shown(), "1234 ± 17");
+        assert_eq!(f(10.0, Unit::Number).shown(), "10");
+    }
+}

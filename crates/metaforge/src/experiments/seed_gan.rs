@@ -1,0 +1,146 @@
+//! The seed GAN on images of one data set.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use metaforge_autodiff::{Key, Tensor};
+use metaforge_data::ImageSet;
+use metaforge_gan::classifier::images_of;
+use metaforge_gan::metrics::{fcd, kcd};
+use metaforge_gan::{self as gan, Classifier, ClassifierConfig, Gan, GanTrainer, Rule, TrainerConfig, seed};
+use metaforge_nn::{Adam, Params, Sgd};
+
+use super::schedule;
+use crate::error::Result;
+use crate::experiment::{Evaluation, Experiment, Figure, Unit};
+use crate::metrics::Metrics;
+use crate::picture::{Layout, Picture};
+use crate::recipe::{self, ImageEval, OptimizerName};
+use crate::sources;
+
+/// Samples of a picture, and columns of it.
+const SHOWN: usize = 64;
+const COLUMNS: usize = 8;
+/// Noise of the samples is the same for every seed and step, so that pictures can be compared.
+const NOISE: u64 = 0x5a3b1e;
+/// Images of a subset, and subsets, of the kernel distance.
+const SUBSETS: [usize; 2] = [1000, 10];
+
+/// A game, and the images that it imitates and is compared with.
+pub(super) struct SeedGan {
+    trainer: GanTrainer,
+    train: Arc<ImageSet>,
+    test: Arc<ImageSet>,
+    eval: ImageEval,
+}
+
+/// The experiment of a recipe of kind `seed-gan`.
+pub(super) fn build(recipe: &recipe::SeedGan, seed: u64, data: Option<&Path>) -> Result<SeedGan> {
+    let [train, test] = sources::images(recipe.data.source, data)?;
+    let config = TrainerConfig {
+        batch: recipe.game.batch,
+        discriminator_steps: recipe.game.discriminator_steps,
+        generator: rule(&recipe.generator),
+        discriminator: rule(&recipe.discriminator),
+        average: (recipe.game.average > 0.0).then_some(recipe.game.average),
+        seed,
+    };
+    let game = Gan { loss: recipe.game.loss, ..seed::seed_gan() };
+    let trainer = GanTrainer::new(game, config, train.clone())?;
+    Ok(SeedGan { trainer, train, test, eval: recipe.eval })
+}
+
+/// How a player moves, by a recipe's table.
+pub(super) fn rule(table: &recipe::Optimizer) -> Rule {
+    let rule = match table.name {
+        OptimizerName::Adam => Rule::new(Adam::betas(table.beta1, 0.999), schedule(table)),
+        OptimizerName::Sgd => Rule::new(Sgd { momentum: table.beta1, ..Sgd::new() }, schedule(table)),
+    };
+    Rule { clip: (table.clip > 0.0).then_some(table.clip), ..rule }
+}
+
+impl SeedGan {
+    /// Real images beside generated ones.
+    fn compared(&self) -> Picture {
+        let shown = SHOWN.min(self.train.len());
+        // Images lie class by class: an even walk shows all classes.
+        let real: Vec<Tensor> = (0..shown).map(|i| i * self.train.len() / shown).map(|i| images_of(&self.train, i..i + 1)).collect();
+        let [h, w, c] = self.train.shape();
+        let real = Tensor::new([shown, h, w, c], real.iter().flat_map(|x| x.f32s().to_vec()).collect());
+        Picture::pair(&real, &self.trainer.sample(SHOWN, Key::new(NOISE)), Layout::columns(COLUMNS))
+    }
+}
+
+impl Experiment for SeedGan {
+    fn step(&mut self, _n: u64) -> Result<Metrics> {
+        let report = self.trainer.step()?;
+        let losses = Metrics::new().with("loss/discriminator", report.d_loss).with("loss/generator", report.g_loss);
+        Ok(losses.with("verdict/real", report.d_real).with("verdict/generated", report.d_fake))
+    }
+
+    fn samples(&self) -> Result<Vec<(String, Picture)>> {
+        Ok(vec![("real_and_generated".into(), self.compared())])
+    }
+
+    fn state(&self) -> Params {
+        self.trainer.state()
+    }
+
+    fn restore(&mut self, state: &Params) -> Result<()> {
+        Ok(self.trainer.restore(state)?)
+    }
+
+    fn weights(&self) -> Params {
+        let state = self.trainer.state();
+        state.iter().filter(|(name, _)| !name.starts_with("training.")).map(|(n, t)| (n.to_owned(), t.clone())).collect()
+    }
+
+    fn evaluate(&self) -> Result<Evaluation> {
+        let images = self.eval.images.min(self.test.len()).min(self.train.len());
+        let config = ClassifierConfig { epochs: self.eval.classifier_epochs, ..ClassifierConfig::default() };
+        let classifier = Classifier::train(self.train.clone(), &config)?;
+        let accuracy = classifier.accuracy(&self.test);
+        let made = self.trainer.sample(images, Key::new(NOISE).fold(1));
+        let readings = classifier.read(&made);
+        let real = |set: &ImageSet| {
+            let picks: Vec<Tensor> = (0..images).map(|i| i * set.len() / images).map(|i| images_of(set, i..i + 1)).collect();
+            let [h, w, c] = set.shape();
+            let all = Tensor::new([images, h, w, c], picks.iter().flat_map(|x| x.f32s().to_vec()).collect());
+            classifier.features(&all)
+        };
+        let (made, test, train) = (classifier.features(&made), real(&self.test), real(&self.train));
+        let distance = fcd(&made, &test);
+        let floor = fcd(&train, &test);
+        let kernel = kcd(&made, &test, SUBSETS[0], SUBSETS[1], Key::new(NOISE).fold(2));
+        let mut figures = vec![
+            Figure::new("read_rate", "samples read with confidence above 0.9", readings.read_rate, Unit::Fraction),
+            Figure::new("rarest_class", "share of the rarest class", readings.rarest(), Unit::Fraction)
+                .with_note(format!("{:.0} % if all were equal", 100.0 / readings.histogram.len() as f64)),
+            Figure::new("fcd", "Fréchet classifier distance to test images", distance.value, Unit::Number)
+                .with_note(format!("training images have {:.3}; smaller is better", floor.value)),
+            Figure::new("fcd_floor", "the same of training images", floor.value, Unit::Number),
+            Figure::new("kcd", "kernel classifier distance to test images", kernel.value, Unit::Number)
+                .with_note(format!("± {:.4} over {} subsets of {}", kernel.deviation.unwrap_or(0.0), SUBSETS[1], SUBSETS[0])),
+            Figure::new("classifier_accuracy", "test accuracy of the classifier that reads", accuracy, Unit::Fraction),
+        ];
+        for (name, share) in self.train.names().iter().zip(&readings.histogram) {
+            figures.push(Figure::new(format!("share_{name}"), format!("share read as {name}"), *share, Unit::Fraction));
+        }
+        let protocol = format!(
+            "{images} generated and as many real images, seen by {} that was trained on the same training images. Distances are in its features and comparable with no others.",
+            classifier.name(),
+        );
+        Ok(Evaluation { protocol, figures, plots: Vec::new(), pictures: self.samples()? })
+    }
+
+    fn generate(&self, n: usize) -> Result<Picture> {
+        let columns = (n as f64).sqrt().ceil() as usize;
+        Ok(Picture::grid(&self.trainer.sample(n, Key::new(NOISE).fold(3)), Layout::columns(columns.max(1))))
+    }
+}
+
+impl From<gan::Error> for crate::Error {
+    fn from(e: gan::Error) -> crate::Error {
+        crate::Error::Refused(e.to_string())
+    }
+}

@@ -1,0 +1,337 @@
+//! A run folder: `config.toml`, `metrics.jsonl`, checkpoints, weights, samples, `summary.json` and `report.html`.
+//!
+//! Whatever moment the process is killed at, the folder can be resumed: whole files are written beside their place and
+//! renamed, and the log is cut back to the step of the checkpoint.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use metaforge_autodiff::{DType, Tensor};
+use metaforge_nn::{Params, file};
+use serde::{Deserialize, Serialize};
+
+use crate::chart::Plot;
+use crate::error::{Error, Result};
+use crate::experiment::Figure;
+use crate::metrics::{self, Line, Window};
+use crate::picture::Picture;
+use crate::store::{UNFINISHED, write_whole};
+
+/// The effective recipe.
+pub const CONFIG: &str = "config.toml";
+/// The log, one JSON object a line.
+pub const METRICS: &str = "metrics.jsonl";
+/// The weights alone, for other programs.
+pub const WEIGHTS: &str = "weights.safetensors";
+/// The checkpoint: the whole state of training and where it was.
+pub const STATE: &str = "state.safetensors";
+/// The folder of pictures.
+pub const SAMPLES: &str = "samples";
+/// What the finished run gave.
+pub const SUMMARY: &str = "summary.json";
+/// The page to look at.
+pub const REPORT: &str = "report.html";
+
+/// Where training was at a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Position {
+    /// Steps taken.
+    pub step: u64,
+    /// Training time in seconds, over all sittings.
+    pub seconds: f64,
+    /// Figures since the last line of the log.
+    pub window: Window,
+}
+
+/// What a finished run gave; the content of `summary.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Version of the program.
+    pub version: String,
+    /// Steps taken.
+    pub steps: u64,
+    /// Numbers in the weights.
+    pub parameters: usize,
+    /// Training time in seconds, over all sittings.
+    pub train_seconds: f64,
+    /// Time of the evaluation in seconds.
+    pub eval_seconds: f64,
+    /// How the figures were measured.
+    pub protocol: String,
+    /// What was measured, the headline first.
+    pub figures: Vec<Figure>,
+    /// Curves for the report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plots: Vec<Plot>,
+}
+
+/// A run folder opened for training; no other process can open it at the same time.
+#[derive(Debug)]
+pub struct Run {
+    folder: PathBuf,
+    log: File,
+    at_checkpoint: u64,
+}
+
+/// Where a folder stands when it is opened for training.
+#[derive(Debug)]
+pub enum Start {
+    /// From the first step.
+    Fresh(Run),
+    /// From a checkpoint with this state.
+    Resumed(Run, Position, Params),
+    /// Nothing to do: the folder holds the finished run of this very configuration.
+    Finished,
+}
+
+impl Run {
+    /// Opens `folder` to train by `config`, the text of a TOML file.
+    ///
+    /// A folder that is not there, or empty, is a new run; one that holds a run of the same configuration goes on where
+    /// that one is. With `force`, whatever run is there is removed first (the files of a run, nothing else).
+    ///
+    /// # Errors
+    /// If the folder holds a run of another configuration or something that is no run, if another process trains in it,
+    /// or if it cannot be read or written.
+    pub fn open(folder: &Path, config: &str, force: bool) -> Result<Start> {
+        let refuse = |what: String| Error::Folder { folder: folder.into(), what };
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        let config_path = folder.join(CONFIG);
+        let held = match fs::read_to_string(&config_path) {
+            Ok(text) => Some(text),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Some(String::from("not text")),
+            Err(e) => return Err(Error::io("read", &config_path)(e)),
+        };
+        let mut others = Vec::new();
+        for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
+            let path = entry.map_err(Error::io("read", folder))?.path();
+            // What a kill in the first moments of a run leaves is as good as nothing.
+            if path.extension().is_some_and(|end| end == UNFINISHED) || path.file_name().is_some_and(|name| name == METRICS) {
+                continue;
+            }
+            others.push(path);
+        }
+        if held.is_none() && !others.is_empty() {
+            return Err(refuse("is not empty and holds no run; name another folder with --out".into()));
+        }
+
+        let log_path = folder.join(METRICS);
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&log_path);
+        let mut log = open.map_err(Error::io("write", &log_path))?;
+        match log.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(refuse("another process is training in this folder".into())),
+            Err(TryLockError::Error(e)) => return Err(Error::io("lock", &log_path)(e)),
+        }
+        if force && held.is_some() {
+            clear(folder, &mut log)?;
+        } else if let Some(held) = held {
+            if let Some(difference) = difference(&config_path, &held, config)? {
+                return Err(refuse(format!(
+                    "holds a run of another configuration ({difference}); name another folder with --out, or replace that run with --force"
+                )));
+            }
+            if folder.join(SUMMARY).exists() {
+                return Ok(Start::Finished);
+            }
+        }
+        write_whole(&config_path, config.as_bytes())?;
+        sweep(folder)?;
+        fs::create_dir_all(folder.join(SAMPLES)).map_err(Error::io("create", &folder.join(SAMPLES)))?;
+
+        let checkpoint = if folder.join(STATE).exists() { Some(read_checkpoint(folder)?) } else { None };
+        let step = checkpoint.as_ref().map_or(0, |(position, _)| position.step);
+        let kept: String = metrics::read(&log_path, step)?.iter().map(text_of).collect();
+        log.set_len(0).and_then(|()| log.seek(SeekFrom::Start(0))).map_err(Error::io("write", &log_path))?;
+        log.write_all(kept.as_bytes()).map_err(Error::io("write", &log_path))?;
+        let run = Run { folder: folder.into(), log, at_checkpoint: step };
+        Ok(match checkpoint {
+            None => Start::Fresh(run),
+            Some((position, state)) => Start::Resumed(run, position, state),
+        })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Appends a line to the log.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn log(&mut self, line: &Line) -> Result<()> {
+        self.log.write_all(text_of(line).as_bytes()).map_err(Error::io("write", &self.folder.join(METRICS)))
+    }
+
+    /// Saves the state of training, and the weights for those who want nothing else.
+    ///
+    /// # Errors
+    /// If it cannot be written; the checkpoint before then stays.
+    pub fn checkpoint(&mut self, position: &Position, state: &Params, weights: &Params) -> Result<()> {
+        // The weights first: a kill between the two then leaves weights that are newer than the checkpoint, and resuming
+        // overtakes them; the other way round, a finished run could keep old ones.
+        file::save(self.folder.join(WEIGHTS), weights)?;
+        // One file holds the state and where it is of, so that no kill can part them.
+        let mut all = state.prefixed(OF_EXPERIMENT);
+        all.extend(position.tensors().prefixed(OF_POSITION));
+        file::save(self.folder.join(STATE), &all)?;
+        self.at_checkpoint = position.step;
+        Ok(())
+    }
+
+    /// Where one can go back to, in words.
+    pub fn last_checkpoint(&self) -> String {
+        match self.at_checkpoint {
+            0 => "the beginning".into(),
+            step => format!("at step {step} in {}", self.folder.display()),
+        }
+    }
+
+    /// Saves a picture of step `step`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn sample(&self, name: &str, step: u64, picture: &Picture) -> Result<()> {
+        picture.save(&self.folder.join(SAMPLES).join(format!("{name}-{step:06}.png")))
+    }
+
+    /// Marks the run as finished.
+    ///
+    /// # Errors
+    /// If the summary cannot be written.
+    pub fn finish(self, summary: &Summary) -> Result<()> {
+        let text = serde_json::to_string_pretty(summary).expect("figures are finite");
+        write_whole(&self.folder.join(SUMMARY), text.as_bytes())
+    }
+}
+
+const OF_EXPERIMENT: &str = "experiment";
+const OF_POSITION: &str = "run";
+const WINDOW: &str = "window";
+
+impl Position {
+    fn tensors(&self) -> Params {
+        let mut own = Params::new();
+        own.push("step", Tensor::from_f64([], vec![self.step as f64]));
+        own.push("seconds", Tensor::from_f64([], vec![self.seconds]));
+        let sums = self.window.iter().map(|(name, sums)| (name.to_owned(), Tensor::from_f64([2], sums.to_vec())));
+        own.extend(sums.collect::<Params>().prefixed(WINDOW));
+        own
+    }
+
+    fn from_tensors(saved: &Params) -> Option<Position> {
+        let floats = |tensor: &Tensor| (tensor.dtype() == DType::F64).then(|| tensor.f64s().to_vec());
+        let one = |name: &str| floats(saved.get(name)?)?.first().copied();
+        let sums = saved.split_prefix(WINDOW);
+        let sums = sums.iter().map(|(name, t)| Some((name.to_owned(), floats(t)?.try_into().ok()?)));
+        Some(Position { step: one("step")? as u64, seconds: one("seconds")?, window: sums.collect::<Option<_>>()? })
+    }
+}
+
+fn text_of(line: &Line) -> String {
+    serde_json::to_string(line).expect("a line has finite numbers and text keys") + "\n"
+}
+
+/// Removes the files of a run; those that the run did not make stay.
+fn clear(folder: &Path, log: &mut File) -> Result<()> {
+    // The configuration goes last: as long as it is there, the folder is known for a run.
+    for name in [SUMMARY, STATE, WEIGHTS, REPORT, SAMPLES, CONFIG] {
+        let path = folder.join(name);
+        let removed = if name == SAMPLES { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &path)(e)),
+            _ => {}
+        }
+    }
+    log.set_len(0).map_err(Error::io("write", &folder.join(METRICS)))
+}
+
+/// Removes what kills left of files that were being written.
+fn sweep(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let path = entry.map_err(Error::io("read", folder))?.path();
+        if path.extension().is_some_and(|end| end == UNFINISHED) {
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The first key in which two configurations differ, in words.
+fn difference(path: &Path, held: &str, wanted: &str) -> Result<Option<String>> {
+    let parse = |text: &str| text.parse::<toml::Table>();
+    let held = parse(held).map_err(|e| Error::Damaged {
+        path: path.into(),
+        what: format!("{}; replace the run with --force or name another folder with --out", crate::recipe::one_line(e.message())),
+    })?;
+    let wanted = parse(wanted).expect("an effective configuration is TOML");
+    Ok(differing(&held, &wanted, ""))
+}
+
+fn differing(held: &toml::Table, wanted: &toml::Table, above: &str) -> Option<String> {
+    let missing = held.keys().filter(|key| !wanted.contains_key(*key));
+    wanted.keys().chain(missing).find_map(|key| match (held.get(key), wanted.get(key)) {
+        (Some(toml::Value::Table(held)), Some(toml::Value::Table(wanted))) => differing(held, wanted, &format!("{above}{key}.")),
+        (held, wanted) if held == wanted => None,
+        (held, wanted) => {
+            let shown = |value: Option<&toml::Value>| value.map_or("not set".into(), toml::Value::to_string);
+            Some(format!("{above}{key} is {} there and {} here", shown(held), shown(wanted)))
+        }
+    })
+}
+
+/// The last checkpoint of a run.
+///
+/// # Errors
+/// If there is none yet or it is damaged.
+pub fn read_checkpoint(folder: &Path) -> Result<(Position, Params)> {
+    let path = folder.join(STATE);
+    if !path.exists() {
+        let what = "has no checkpoint yet; train it up to its first one".into();
+        return Err(Error::Folder { folder: folder.into(), what });
+    }
+    let unusable = |what: String| {
+        Error::Damaged { path: path.clone(), what: format!("{what}; put a whole copy there, or train the run anew with --force") }
+    };
+    let all = file::read(&path).map_err(|e| match e {
+        metaforge_nn::Error::Corrupt { what, .. } => unusable(what),
+        other => other.into(),
+    })?;
+    let position = Position::from_tensors(&all.split_prefix(OF_POSITION));
+    Ok((position.ok_or_else(|| unusable("it does not say where training was".into()))?, all.split_prefix(OF_EXPERIMENT)))
+}
+
+/// The text of a run's configuration.
+///
+/// # Errors
+/// If `folder` is not there or holds no run.
+pub fn read_config(folder: &Path) -> Result<String> {
+    let refuse = |what: &str| Err(Error::Folder { folder: folder.into(), what: what.into() });
+    if !folder.is_dir() {
+        return refuse("there is no such run folder");
+    }
+    let path = folder.join(CONFIG);
+    if !path.exists() {
+        return refuse("is not a run folder (it holds no config.toml)");
+    }
+    fs::read_to_string(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => Error::Damaged { path: path.clone(), what: "it is not text".into() },
+        _ => Error::io("read", &path)(e),
+    })
+}
+
+/// The summary of a finished run; `None` while it is not finished.
+///
+/// # Errors
+/// If it cannot be read or is damaged.
+pub fn read_summary(folder: &Path) -> Result<Option<Summary>> {
+    let path = folder.join(SUMMARY);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    serde_json::from_str(&text).map(Some).map_err(|e| Error::Damaged { path, what: e.to_string() })
+}
