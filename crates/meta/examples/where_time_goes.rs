@@ -21,11 +21,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Maml { order, ..Maml::new(model, Objective::CrossEntropy) }
     };
     let proto = ProtoNet::new(Model::new(zoo::conv4(64, None), [600, 28, 28, 1]));
-    let waves = Maml { lr: 0.01, ..Maml::new(Model::new(zoo::mlp(&[40, 40], 1, Relu), [10, 1]), Objective::MeanSquare) };
+    let waves =
+        Maml { lr: 0.01, ..Maml::new(Model::new(zoo::mlp(&[40, 40], 1, Relu), [10, 1]), Objective::MeanSquare) };
     show("MAML, 5-way 1-shot, 15 queries", Arc::new(maml(Order::Second)), glyphs(5, 1, 15)?, 32, runs)?;
     show("first-order MAML, 5-way 1-shot, 15 queries", Arc::new(maml(Order::First)), glyphs(5, 1, 15)?, 32, runs)?;
     show("prototypical network, 60-way 5-shot, 5 queries", Arc::new(proto), glyphs(60, 5, 5)?, 1, runs)?;
-    show("MAML on sine waves, 10 shots", Arc::new(waves), Arc::new(Sinusoids::new(10, 10, 0, Split::Train)), 25, 20 * runs)?;
+    show(
+        "MAML on sine waves, 10 shots",
+        Arc::new(waves),
+        Arc::new(Sinusoids::new(10, 10, 0, Split::Train)),
+        25,
+        20 * runs,
+    )?;
     Ok(())
 }
 

@@ -89,7 +89,13 @@ impl Evaluator {
     ///
     /// # Panics
     /// If `params` and `state` are not of the learner.
-    pub fn run(&self, params: &Params, state: &Params, tasks: &dyn Tasks, numbers: Range<u64>) -> Result<Evaluation, Error> {
+    pub fn run(
+        &self,
+        params: &Params,
+        state: &Params,
+        tasks: &dyn Tasks,
+        numbers: Range<u64>,
+    ) -> Result<Evaluation, Error> {
         let count = numbers.end.saturating_sub(numbers.start) as usize;
         if count == 0 {
             return Err(Error::Setting("an evaluation needs at least one task".into()));
@@ -119,7 +125,8 @@ impl Evaluator {
             })
             .collect::<Result<_, Error>>()?;
         let column = |at: usize| Interval::of(&results.iter().map(|r| r[at]).collect::<Vec<f64>>());
-        let scores = (0..results[0].len() / 2).map(|s| Score { loss: column(2 * s), metric: column(2 * s + 1) }).collect();
+        let scores =
+            (0..results[0].len() / 2).map(|s| Score { loss: column(2 * s), metric: column(2 * s + 1) }).collect();
         Ok(Evaluation { tasks: count, statistics: self.statistics, scores })
     }
 }

@@ -26,7 +26,12 @@ pub trait EpisodeLearner: Send + Sync {
 
     /// The play, and the direction in which the meta-parameters are to descend: by default the gradient of the loss, through
     /// everything that [`EpisodeLearner::play`] does.
-    fn meta_gradient<'t>(&self, meta: &[Var<'t>], state: &[Var<'t>], task: &TaskVars<'t>) -> (Played<'t>, Vec<Var<'t>>) {
+    fn meta_gradient<'t>(
+        &self,
+        meta: &[Var<'t>],
+        state: &[Var<'t>],
+        task: &TaskVars<'t>,
+    ) -> (Played<'t>, Vec<Var<'t>>) {
         let played = self.play(meta, state, task);
         let gradient = grad(played.loss, meta);
         (played, gradient)
@@ -34,7 +39,13 @@ pub trait EpisodeLearner: Send + Sync {
 
     /// Plays a task in evaluation. Gives the query loss and the metric (both of shape `[]`) after 0, 1, 2, ... steps of adaptation;
     /// a learner that does not adapt in steps gives one pair.
-    fn judge<'t>(&self, meta: &[Var<'t>], state: &[Var<'t>], task: &TaskVars<'t>, statistics: Statistics) -> Vec<[Var<'t>; 2]>;
+    fn judge<'t>(
+        &self,
+        meta: &[Var<'t>],
+        state: &[Var<'t>],
+        task: &TaskVars<'t>,
+        statistics: Statistics,
+    ) -> Vec<[Var<'t>; 2]>;
 
     /// What the metric is: `accuracy` or `error`.
     fn metric(&self) -> &'static str;

@@ -68,7 +68,8 @@ impl Maml {
     /// `weights` with the adapted ones among them replaced.
     fn with<'t>(&self, weights: &[Var<'t>], adapted: &[Var<'t>]) -> Vec<Var<'t>> {
         let mut adapted = adapted.iter();
-        let pick = |(&w, &a): (&Var<'t>, &bool)| if a { *adapted.next().expect("one for each that is adapted") } else { w };
+        let pick =
+            |(&w, &a): (&Var<'t>, &bool)| if a { *adapted.next().expect("one for each that is adapted") } else { w };
         weights.iter().zip(&self.adapted).map(pick).collect()
     }
 
@@ -89,7 +90,8 @@ impl Maml {
         // A pass moves a running statistic r by a share m of the way to the batch's b. From the places that it moves 0 and 1 to, m b
         // and 1 - m + m b, follow m and b.
         let moved = |from: f64| {
-            let state: Vec<_> = self.model.state_specs().iter().map(|s| x.tape().full(s.start.shape(), from, x.dtype())).collect();
+            let state: Vec<_> =
+                self.model.state_specs().iter().map(|s| x.tape().full(s.start.shape(), from, x.dtype())).collect();
             self.model.apply(weights, &state, x, Mode::Train, Some(task.key)).1
         };
         moved(0.0).into_iter().zip(moved(1.0)).map(|(zero, one)| zero / (zero - one + 1.0)).collect()
@@ -112,7 +114,13 @@ impl EpisodeLearner for Maml {
         Played { loss, metric: self.objective.metric(output, task.query_y), state: state.to_vec() }
     }
 
-    fn judge<'t>(&self, meta: &[Var<'t>], _: &[Var<'t>], task: &TaskVars<'t>, statistics: Statistics) -> Vec<[Var<'t>; 2]> {
+    fn judge<'t>(
+        &self,
+        meta: &[Var<'t>],
+        _: &[Var<'t>],
+        task: &TaskVars<'t>,
+        statistics: Statistics,
+    ) -> Vec<[Var<'t>; 2]> {
         let mut weights = meta.to_vec();
         let mut results = Vec::with_capacity(self.eval_steps + 1);
         for step in 0..=self.eval_steps {

@@ -188,8 +188,10 @@ fn finns_inner_rate_is_n_times_ours() {
     let weights = [tape.var(&f64s(Key::new(1), &[3, ways]))];
     let x = tape.constant(&f64s(Key::new(2), &[ways * shots, 3]));
     let y = tape.constant(&Tensor::from_u32([ways * shots], (0..ways * shots).map(|i| (i / shots) as u32).collect()));
-    let his = adapt(|w| -x.matmul(w[0]).log_softmax().take_last(y).sum() / shots as f64, &weights, alpha, 1, Order::First);
-    let ours = adapt(|w| Objective::CrossEntropy.loss(x.matmul(w[0]), y), &weights, alpha * ways as f64, 1, Order::First);
+    let his =
+        adapt(|w| -x.matmul(w[0]).log_softmax().take_last(y).sum() / shots as f64, &weights, alpha, 1, Order::First);
+    let ours =
+        adapt(|w| Objective::CrossEntropy.loss(x.matmul(w[0]), y), &weights, alpha * ways as f64, 1, Order::First);
     let (a, b) = (his[0].value(), ours[0].value());
     assert!(a.f64s().iter().zip(b.f64s()).all(|(a, b)| (a - b).abs() < 1e-12));
 }

@@ -60,7 +60,13 @@ impl EpisodeLearner for ProtoNet {
     }
 
     /// Inductive: running statistics normalise (the paper's). Transductive: those of the whole episode.
-    fn judge<'t>(&self, meta: &[Var<'t>], state: &[Var<'t>], task: &TaskVars<'t>, statistics: Statistics) -> Vec<[Var<'t>; 2]> {
+    fn judge<'t>(
+        &self,
+        meta: &[Var<'t>],
+        state: &[Var<'t>],
+        task: &TaskVars<'t>,
+        statistics: Statistics,
+    ) -> Vec<[Var<'t>; 2]> {
         let mode = match statistics {
             Statistics::Transductive => Mode::Batch,
             Statistics::Inductive => Mode::Eval,

@@ -107,7 +107,20 @@ impl MetaTrainer {
         let numbers = params.count() + state.count();
         let results = vec![TaskResult { numbers: vec![0.0; numbers], ..TaskResult::default() }; config.meta_batch];
         let total = vec![0.0; numbers];
-        Ok(MetaTrainer { learner, tasks, config, params, state, step: 0, shape, workers, update, results, total, next: None })
+        Ok(MetaTrainer {
+            learner,
+            tasks,
+            config,
+            params,
+            state,
+            step: 0,
+            shape,
+            workers,
+            update,
+            results,
+            total,
+            next: None,
+        })
     }
 
     /// Plays the next meta-batch and takes one outer step; the tasks of the one after it are drawn meanwhile.

@@ -41,7 +41,8 @@ impl Update {
     /// Takes a step and gives the norm of the mean gradient, before clipping. Nothing changes unless it is a number.
     pub(crate) fn step(&mut self, params: &mut Params, sums: &[Tensor], lr: f64) -> f64 {
         let lr = Tensor::scalar(lr as f32);
-        let inputs: Vec<&Tensor> = params.tensors().iter().chain(sums).chain(self.state.tensors()).chain([&lr]).collect();
+        let inputs: Vec<&Tensor> =
+            params.tensors().iter().chain(sums).chain(self.state.tensors()).chain([&lr]).collect();
         self.program.run(&mut self.workspace, &inputs, Par::Rayon);
         let norm = self.program.output(&self.workspace, params.len() + self.state.len()).item();
         if norm.is_finite() {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use metaforge_autodiff::{Key, Tensor};
 use metaforge_data::{EpisodeConfig, EpisodeSampler, Glyphs, Rotations, Sinusoids, Split};
 use metaforge_meta::{
-    Clip, EpisodeLearner, Error, Evaluator, Maml, MetaTrainer, Objective, ProtoNet, Statistics, StepReport, Task, Tasks, TrainConfig,
-    evaluate,
+    Clip, EpisodeLearner, Error, Evaluator, Maml, MetaTrainer, Objective, ProtoNet, Statistics, StepReport, Task,
+    Tasks, TrainConfig, evaluate,
 };
 use metaforge_nn::{Adam, Model, Optimizer, Params, Relu, Sgd, zoo};
 
@@ -91,7 +91,9 @@ fn a_state_of_something_else_is_refused_and_nothing_changes() {
     let (before, good) = (bits(&trainer.state()), trainer.state());
     let mut more = good.clone();
     more.push("params.other", Tensor::scalar(1.0));
-    let without = |name: &str| good.iter().filter(|(n, _)| *n != name).map(|(n, t)| (n.to_owned(), t.clone())).collect::<Params>();
+    let without = |name: &str| {
+        good.iter().filter(|(n, _)| *n != name).map(|(n, t)| (n.to_owned(), t.clone())).collect::<Params>()
+    };
     let mut reshaped = without("params.0.bias");
     reshaped.push("params.0.bias", Tensor::new([2], vec![0.0; 2]));
     for bad in [Params::new(), more, without("step"), without("optimizer.m.0"), reshaped] {
@@ -124,11 +126,14 @@ fn clipping_bounds_the_step_and_reports_the_unclipped_norm() {
     let moved = |clip: Option<Clip>| {
         let config = TrainConfig { clip, ..TrainConfig::new(4, 1.0) };
         let sgd: Box<dyn Optimizer> = Box::new(Sgd::default());
-        let mut t = MetaTrainer::new(Arc::new(waves()), Arc::new(Sinusoids::new(5, 5, 3, Split::Train)), sgd, config).unwrap();
+        let mut t =
+            MetaTrainer::new(Arc::new(waves()), Arc::new(Sinusoids::new(5, 5, 3, Split::Train)), sgd, config).unwrap();
         let before = t.params().clone();
         let report = t.step().unwrap();
         let pairs = before.tensors().iter().zip(t.params().tensors());
-        let squares: f32 = pairs.flat_map(|(a, b)| a.f32s().iter().zip(b.f32s()).map(|(a, b)| (a - b).powi(2)).collect::<Vec<_>>()).sum();
+        let squares: f32 = pairs
+            .flat_map(|(a, b)| a.f32s().iter().zip(b.f32s()).map(|(a, b)| (a - b).powi(2)).collect::<Vec<_>>())
+            .sum();
         (report.grad_norm, f64::from(squares.sqrt()))
     };
     let (norm, step) = moved(None);
