@@ -281,4 +281,4 @@ impl Shared {
 
 #[cfg(test)]
 #[path = "figr_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -1,0 +1,73 @@
+//! Reptile over both players: its direction, resuming, threads.
+
+use super::*;
+use crate::figr::tests::game;
+use metaforge_data::{EpisodeConfig, EpisodeSampler, Glyphs, Rotations, Split};
+use metaforge_nn::Sgd;
+
+fn trainer(meta_batch: usize, outer: Rule, inner_rate: f64) -> FewShotTrainer {
+    let shape = EpisodeConfig { ways: 1, shots: 3, queries: 1, rotations: Rotations::None };
+    let tasks = EpisodeSampler::new(Arc::new(Glyphs::new(1, Split::Train)), shape, 4).unwrap();
+    let config = FewShotConfig { inner_steps: 2, meta_batch, outer, seed: 2 };
+    FewShotTrainer::new(game(inner_rate), Arc::new(tasks), config).unwrap()
+}
+
+fn ends(trainer: &FewShotTrainer, tasks: u64) -> Vec<Players> {
+    (0..tasks).map(|i| trainer.play(i).unwrap().players).collect()
+}
+
+#[test]
+fn reptile_moves_towards_the_mean_of_the_adapted_players() {
+    // Plain descent along theta - phi at rate 0.5 ends half-way between theta and the mean phi; the wrong sign, beyond theta.
+    let mut trainer = trainer(3, Rule::new(Sgd::new(), 0.5), 1e-2);
+    let (theta, phi) = (trainer.players().clone(), ends(&trainer, 3));
+    let report = trainer.step().unwrap();
+    let mut squares = 0.0;
+    for (i, (new, old)) in trainer.players().tensors().zip(theta.tensors()).enumerate() {
+        let ends: Vec<&[f32]> = phi.iter().map(|p| p.tensors().nth(i).unwrap().f32s()).collect();
+        for (j, (new, old)) in new.f32s().iter().zip(old.f32s()).enumerate() {
+            let mean = ends.iter().map(|e| f64::from(e[j])).sum::<f64>() / 3.0;
+            squares += (f64::from(*old) - mean).powi(2);
+            assert!((f64::from(*new) - (f64::from(*old) + mean) / 2.0).abs() < 1e-6);
+        }
+    }
+    assert!((report.distance - squares.sqrt()).abs() < 1e-3 * report.distance);
+    assert_eq!(report.step, 1);
+}
+
+#[test]
+fn training_goes_on_to_the_same_bits_from_a_saved_state() {
+    let adam = || Rule::adam(1e-2, 0.5, 0.99);
+    let mut straight = trainer(2, adam(), 1e-2);
+    straight.step().unwrap();
+    let saved = straight.state();
+    straight.step().unwrap();
+    let mut resumed = trainer(2, adam(), 1e-2);
+    resumed.restore(&saved).unwrap();
+    assert_eq!(resumed.steps(), 1);
+    resumed.step().unwrap();
+    assert_eq!(resumed.state(), straight.state());
+    assert!(resumed.restore(&Params::new()).is_err());
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut trainer = trainer(3, Rule::adam(1e-2, 0.5, 0.99), 1e-2);
+            let reports = [trainer.step().unwrap(), trainer.step().unwrap()];
+            (reports, trainer.state())
+        })
+    };
+    assert_eq!(run(1), run(2));
+}
+
+#[test]
+fn a_number_that_is_none_names_the_step_and_costs_nothing() {
+    let mut trainer = trainer(2, Rule::adam(1e-2, 0.5, 0.99), 1e30);
+    let before = trainer.state();
+    let error = trainer.step().unwrap_err();
+    assert!(matches!(error, Error::Diverged { step: 1, .. }), "{error}");
+    assert_eq!(trainer.state(), before);
+}

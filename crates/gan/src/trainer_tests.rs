@@ -1,3 +1,5 @@
+//! The two moves of a step: what each changes and leaves alone, resuming, threads.
+
 use super::*;
 use crate::{Loss, Penalty, seed};
 use metaforge_autodiff::{Tape, grad};

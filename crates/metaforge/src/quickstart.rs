@@ -29,19 +29,26 @@ const PARTS: [Part; 3] = [
         name: "classifier",
         title: "Telling five new characters apart after one drawing of each",
         recipe: "glyphs-proto-5w1s",
-        set: &["steps=400", "log_every=5", "checkpoint_every=100"],
+        set: &["steps=300", "log_every=5", "checkpoint_every=100"],
     },
     Part {
         name: "gan",
         title: "Two networks at odds: drawing digits",
         recipe: "digits-seed-gan",
-        set: &["steps=1000", "log_every=10", "sample_every=250", "checkpoint_every=250"],
+        set: &[
+            "steps=2000",
+            "log_every=20",
+            "sample_every=500",
+            "checkpoint_every=250",
+            "eval.images=2000",
+            "eval.classifier_epochs=1",
+        ],
     },
     Part {
         name: "generator",
         title: "Drawing a new character after a few drawings of it",
         recipe: "glyphs-fewshot-gan",
-        set: &["steps=500", "log_every=5", "sample_every=125", "checkpoint_every=125"],
+        set: &["steps=250", "log_every=5", "sample_every=125", "checkpoint_every=125", "eval.embedding_steps=150"],
     },
 ];
 
