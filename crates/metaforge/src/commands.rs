@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use metaforge::experiment::{Evaluation, Experiment, Figure};
-use metaforge::recipe::{Draft, Recipe, carried};
+use metaforge::recipe::{Draft, Kind, Recipe, carried};
 use metaforge::train::{Job, Outcome, train};
 use metaforge::{Error, Result, experiments, interrupt, quickstart, report, run};
 
@@ -101,13 +101,17 @@ fn quickstart(args: &Quickstart) -> Result<ExitCode> {
 }
 
 /// The experiment of a run folder at its last checkpoint, and the step of that.
-fn reopened(folder: &Path, data: Option<&Path>, set: Option<String>) -> Result<(Recipe, Box<dyn Experiment>, u64)> {
+///
+/// `tasks` replaces the recipe's number of test tasks, or of images for a GAN on one data set.
+fn reopened(folder: &Path, data: Option<&Path>, tasks: Option<usize>) -> Result<(Recipe, Box<dyn Experiment>, u64)> {
     let config = folder.join(run::CONFIG);
     let mut draft = Draft::parse(&config.display().to_string(), &run::read_config(folder)?)?;
-    if let Some(assignment) = set {
-        draft.set(&assignment)?;
+    let mut recipe = draft.clone().finish()?;
+    if let Some(n) = tasks {
+        let key = if matches!(recipe.kind, Kind::SeedGan(_)) { "images" } else { "tasks" };
+        draft.set(&format!("eval.{key}={n}"))?;
+        recipe = draft.finish()?;
     }
-    let recipe = draft.finish()?;
     let (position, state) = run::read_checkpoint(folder)?;
     let mut experiment = experiments::build(&recipe, data)?;
     experiment.restore(&state)?;
@@ -116,19 +120,23 @@ fn reopened(folder: &Path, data: Option<&Path>, set: Option<String>) -> Result<(
 
 fn eval(args: &Eval) -> Result<ExitCode> {
     start(args.threads)?;
-    let tasks = args.tasks.map(|n| format!("eval.tasks={n}"));
-    let (recipe, experiment, step) = reopened(&args.run, args.data.dir.as_deref(), tasks)?;
-    let Evaluation { protocol, figures, .. } = experiment.evaluate()?;
+    let (recipe, experiment, step) = reopened(&args.run, args.data.dir.as_deref(), args.tasks)?;
+    let Evaluation { protocol, tasks, figures, .. } = experiment.evaluate()?;
     if args.json {
-        let shown = figures.iter().map(|f| {
-            let mut value = serde_json::json!({ "value": f.value });
+        let mut object = serde_json::Map::new();
+        let mut put = |key: String, value: serde_json::Value| object.insert(key, value);
+        put("recipe".into(), recipe.name.into());
+        put("step".into(), step.into());
+        put("tasks".into(), tasks.into());
+        // The interval of the headline is `ci95`; those of other figures bear their names.
+        for (i, f) in figures.iter().enumerate() {
+            put(f.name.clone(), f.value.into());
             if let Some(half) = f.ci95 {
-                value["ci95"] = half.into();
+                put(if i == 0 { "ci95".into() } else { format!("{}_ci95", f.name) }, half.into());
             }
-            (f.name.clone(), value)
-        });
-        let figures: serde_json::Map<_, _> = shown.collect();
-        say(&serde_json::json!({ "recipe": recipe.name, "step": step, "protocol": protocol, "figures": figures }).to_string());
+        }
+        put("protocol".into(), protocol.into());
+        say(&serde_json::Value::Object(object).to_string());
     } else {
         say(&table(&figures));
         say(&format!("After step {step} of {}. {protocol}", recipe.steps));

@@ -60,6 +60,8 @@ pub trait Experiment {
 pub struct Evaluation {
     /// The protocol in a sentence or two: which tasks, how many, which statistics.
     pub protocol: String,
+    /// Number of tasks, classes or images that were measured.
+    pub tasks: usize,
     /// What was measured, the headline first.
     pub figures: Vec<Figure>,
     /// Curves to draw in the report.

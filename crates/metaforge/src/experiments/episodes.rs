@@ -159,7 +159,7 @@ impl Experiment for Episodes {
             found.tasks,
             self.eval.split.name(),
         );
-        Ok(Evaluation { protocol, figures, plots, pictures: Vec::new() })
+        Ok(Evaluation { protocol, tasks: found.tasks, figures, plots, pictures: Vec::new() })
     }
 }
 

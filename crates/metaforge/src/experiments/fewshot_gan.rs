@@ -181,7 +181,7 @@ impl Experiment for FewshotDrawing {
             ("support_and_drawn".into(), self.rows(SHOWN[0], self.trainer.players())?),
             ("without_meta_training".into(), self.rows(SHOWN[0], &self.untrained)?),
         ];
-        Ok(Evaluation { protocol, figures, plots: Vec::new(), pictures })
+        Ok(Evaluation { protocol, tasks: of, figures, plots: Vec::new(), pictures })
     }
 
     fn generate(&self, n: usize) -> Result<Picture> {

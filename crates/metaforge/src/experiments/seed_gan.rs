@@ -130,7 +130,7 @@ impl Experiment for SeedGan {
             "{images} generated and as many real images, seen by {} that was trained on the same training images. Distances are in its features and comparable with no others.",
             classifier.name(),
         );
-        Ok(Evaluation { protocol, figures, plots: Vec::new(), pictures: self.samples()? })
+        Ok(Evaluation { protocol, tasks: images, figures, plots: Vec::new(), pictures: self.samples()? })
     }
 
     fn generate(&self, n: usize) -> Result<Picture> {

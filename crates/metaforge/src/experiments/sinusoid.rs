@@ -84,6 +84,6 @@ impl Experiment for Waves {
         );
         let points = found.scores.iter().enumerate().map(|(i, s)| [i as f64, s.metric.mean]).collect();
         let plots = vec![adaptation("Error on new waves as the network adapts", "mean squared error", points)];
-        Ok(Evaluation { protocol, figures, plots, pictures: Vec::new() })
+        Ok(Evaluation { protocol, tasks: found.tasks, figures, plots, pictures: Vec::new() })
     }
 }
