@@ -1,12 +1,13 @@
 //! How an elementwise kernel reads operands with broadcast strides: as few and as long runs as the shape allows.
 //!
 //! After collapsing, a dense or scalar operand is one run. Long rows are a run each. Short rows are put together: what a broadcast operand
-//! repeats is written out into a tile on the stack, so that the arithmetic sees runs of some hundred elements whatever the row
+//! repeats is written out into a tile, so that the arithmetic sees runs of some hundred elements whatever the row
 //! length. This walk is compiled once for a type; only the arithmetic on a run is compiled for each operation and instruction set.
 
 use crate::layout::{Layout, Walk};
 use crate::par::{self, Par};
 use crate::real::Real;
+use crate::scratch::{self, Slot};
 
 /// Rows of at least this many elements are runs by themselves: the few nanoseconds to begin a run are then below a tenth.
 const LONG: usize = 256;
@@ -18,12 +19,30 @@ const TILE: usize = 256;
 const SPLAT: usize = 16;
 
 /// Room for a tile with what the last store runs over.
-type Tile<T> = [T; TILE + SPLAT];
+const ROOM: usize = TILE + SPLAT;
 
 /// `K` inputs with their layout.
 pub(crate) struct Operands<'a, T, const K: usize> {
     inputs: [&'a [T]; K],
     layout: Layout<K>,
+    /// Whether a run is several rows.
+    is_tiled: bool,
+    sources: [Source; K],
+}
+
+/// Whether each operand of so many elements is dense (1) or the same element everywhere (0), not all the latter.
+#[inline]
+pub(crate) fn line_steps<const K: usize>(strides: [&[usize]; K], shape: &[usize]) -> Option<[usize; K]> {
+    let mut steps = [1; K];
+    for k in 0..K {
+        if !is_dense(strides[k], shape) {
+            if !is_scalar(strides[k], shape) {
+                return None;
+            }
+            steps[k] = 0;
+        }
+    }
+    steps.contains(&1).then_some(steps)
 }
 
 fn is_dense(strides: &[usize], shape: &[usize]) -> bool {
@@ -41,8 +60,16 @@ fn is_scalar(strides: &[usize], shape: &[usize]) -> bool {
 
 impl<'a, T: Real, const K: usize> Operands<'a, T, K> {
     /// Checks that `strides` address elements of `inputs` only, for an output of `len` elements of `shape`.
+    ///
+    /// With `scalars`, one operand may be the same element in all runs; without, it is written out.
     #[track_caller]
-    pub(crate) fn new(inputs: [&'a [T]; K], strides: [&[usize]; K], shape: &[usize], len: usize) -> Self {
+    pub(crate) fn new(
+        inputs: [&'a [T]; K],
+        strides: [&[usize]; K],
+        shape: &[usize],
+        len: usize,
+        scalars: bool,
+    ) -> Self {
         assert!(strides.iter().all(|s| s.len() == shape.len()), "strides {strides:?} do not fit shape {shape:?}");
         assert_eq!(shape.iter().product::<usize>(), len, "an output of {len} elements for shape {shape:?}");
         let mut line = [0; K];
@@ -54,11 +81,8 @@ impl<'a, T: Real, const K: usize> Operands<'a, T, K> {
                 is_line &= is_scalar(strides[k], shape);
             }
         }
-        let layout = if is_line {
-            Layout::line(len, line)
-        } else {
-            Layout::new(shape, |k, axis| strides[k][axis] as isize)
-        };
+        let layout =
+            if is_line { Layout::line(len, line) } else { Layout::new(shape, |k, axis| strides[k][axis] as isize) };
         for (k, input) in inputs.iter().enumerate() {
             if let Some(reach) = layout.reach(k) {
                 assert!(
@@ -69,23 +93,49 @@ impl<'a, T: Real, const K: usize> Operands<'a, T, K> {
                 );
             }
         }
-        Self { inputs, layout }
+        let cols = layout.size(0);
+        let is_tiled = layout.rank() > 1 && cols < LONG;
+        let mut sources = [Source::InPlace; K];
+        let mut scalars = scalars;
+        for (k, source) in sources.iter_mut().enumerate().rev() {
+            *source = match (layout.stride(k, 1), layout.stride(k, 0)) {
+                (_, 1) if !is_tiled => Source::InPlace,
+                (_, 0) if !is_tiled && scalars => {
+                    scalars = false;
+                    Source::Scalar
+                }
+                (rows, 1) if rows == cols as isize => Source::InPlace,
+                (0, 1) => Source::RowRepeats,
+                (_, 0) if is_tiled => Source::ElementRepeats,
+                _ => Source::Strided,
+            };
+        }
+        Self { inputs, layout, is_tiled, sources }
     }
 
     /// Cuts the output into pieces of whole rows and runs `f` on each.
     #[inline]
-    pub(crate) fn run(&self, par: Par, out: &mut [T], f: impl Fn(Runs<'_, T, K>) + Sync + Send) {
-        let grain = par::CHEAP_GRAIN_BYTES / size_of::<T>();
+    pub(crate) fn run(&self, par: Par, out: &mut [T], f: impl Fn(&mut Runs<'_, T, K>) + Sync + Send) {
         if out.is_empty() {
             return;
         }
+        let grain = par::CHEAP_GRAIN_BYTES / size_of::<T>();
         if par == Par::Seq || out.len() <= grain {
-            return f(Runs::new(self, 0, out));
+            return self.run_piece(0, out, &f);
         }
         let cols = if self.layout.rank() > 1 { self.layout.size(0) } else { 1 };
-        par::for_each_chunk(par, out, grain.div_ceil(cols) * cols, |start, out| {
-            f(Runs::new(self, start, out));
-        });
+        par::for_each_chunk(par, out, grain.div_ceil(cols) * cols, |start, out| self.run_piece(start, out, &f));
+    }
+
+    /// Runs `f` on the output from element `start` on, which begins a row if there are several.
+    #[inline]
+    fn run_piece(&self, start: usize, out: &mut [T], f: impl Fn(&mut Runs<'_, T, K>)) {
+        let is_direct = self.sources.iter().all(|s| matches!(s, Source::InPlace | Source::Scalar));
+        if is_direct {
+            f(&mut Runs::new(self, start, out, &mut []));
+        } else {
+            scratch::with(Slot::Spare, K * ROOM, |tiles| f(&mut Runs::new(self, start, out, tiles)));
+        }
     }
 }
 
@@ -104,6 +154,9 @@ enum Source {
     Strided,
 }
 
+/// The operands and the output of a run: an operand has the output's length, or one element if it is scalar.
+pub(crate) type Run<'a, T, const K: usize> = ([&'a [T]; K], &'a mut [T]);
+
 /// The runs of a piece of the work, one after the other.
 pub(crate) struct Runs<'a, T, const K: usize> {
     operands: &'a Operands<'a, T, K>,
@@ -118,64 +171,39 @@ pub(crate) struct Runs<'a, T, const K: usize> {
     /// The operands' offsets at `row`.
     offsets: [isize; K],
     cols: usize,
-    /// Whether a run is several rows.
-    is_tiled: bool,
-    sources: [Source; K],
-    tiles: [Tile<T>; K],
+    /// [`ROOM`] elements for each operand, or none if all stand in place.
+    tiles: &'a mut [T],
 }
 
 impl<'a, T: Real, const K: usize> Runs<'a, T, K> {
-    /// The work from element `start` on, which begins a row if there are several.
     #[inline]
-    fn new(operands: &'a Operands<'a, T, K>, start: usize, out: &'a mut [T]) -> Self {
-        let layout = &operands.layout;
-        let several = layout.rank() > 1;
-        let cols = if several { layout.size(0) } else { start + out.len() };
-        let is_tiled = several && cols < LONG;
-        let mut sources = [Source::InPlace; K];
-        for (k, source) in sources.iter_mut().enumerate() {
-            *source = match (layout.stride(k, 1), layout.stride(k, 0)) {
-                (_, 1) if !is_tiled => Source::InPlace,
-                (_, 0) if !is_tiled => Source::Scalar,
-                (rows, 1) if rows == cols as isize => Source::InPlace,
-                (0, 1) => Source::RowRepeats,
-                (_, 0) => Source::ElementRepeats,
-                _ => Source::Strided,
-            };
-        }
+    fn new(operands: &'a Operands<'a, T, K>, start: usize, out: &'a mut [T], tiles: &'a mut [T]) -> Self {
+        let several = operands.layout.rank() > 1;
+        let cols = if several { operands.layout.size(0) } else { start + out.len() };
         let (row, column) = if several { (start / cols, 0) } else { (0, start) };
-        let tiles = [[T::ZERO; TILE + SPLAT]; K];
-        Self { operands, out, done: 0, row, column, left: 0, offsets: [0; K], cols, is_tiled, sources, tiles }
+        Self { operands, out, done: 0, row, column, left: 0, offsets: [0; K], cols, tiles }
     }
 
-    /// Whether operand `k` is one element in all runs.
+    /// Whether operand `k` is one element in all runs; no more than one is.
     #[inline(always)]
     pub(crate) fn is_scalar(&self, k: usize) -> bool {
-        self.sources[k] == Source::Scalar
+        self.operands.sources[k] == Source::Scalar
     }
 
-    /// Makes runs write out operand `k` if it is one element, for kernels that have no case for that.
-    #[inline(always)]
-    pub(crate) fn spread(&mut self, k: usize) {
-        if self.is_scalar(k) {
-            self.sources[k] = Source::Strided;
-        }
-    }
-
-    /// The next run: its operands, each of the output's length (or of one element if it is scalar), and its output.
+    /// The next run.
     #[inline(never)]
-    pub(crate) fn next(&mut self) -> Option<([&[T]; K], &mut [T])> {
+    pub(crate) fn next(&mut self) -> Option<Run<'_, T, K>> {
         if self.done == self.out.len() {
             return None;
         }
-        let Operands { inputs, layout } = self.operands;
+        let Operands { inputs, layout, .. } = self.operands;
         if self.left == 0 {
             self.begin();
         }
-        let (count, len) = if self.is_tiled {
+        let (count, len) = if self.operands.is_tiled {
             let count = self.left.min((TILE / self.cols).max(1));
             (count, count * self.cols)
-        } else if self.sources.contains(&Source::Strided) {
+        } else if self.operands.sources.contains(&Source::Strided) {
             (1, self.left.min(TILE))
         } else {
             (1, self.left)
@@ -184,17 +212,25 @@ impl<'a, T: Real, const K: usize> Runs<'a, T, K> {
             let (down, along) = (layout.stride(k, 1) as usize, layout.stride(k, 0) as usize);
             let first = self.offsets[k] as usize + self.column * along;
             let x = &inputs[k][first..];
-            let tile = &mut self.tiles[k];
-            match self.sources[k] {
+            match self.operands.sources[k] {
                 Source::ElementRepeats => {
-                    for row in 0..count {
-                        let value = [x[row * down]; SPLAT];
-                        for j in (0..self.cols).step_by(SPLAT) {
-                            tile[row * self.cols + j..][..SPLAT].copy_from_slice(&value);
+                    let tile = &mut self.tiles[k * ROOM..][..ROOM];
+                    if self.cols <= SPLAT / 2 {
+                        for row in 0..count {
+                            let value = [x[row * down]; SPLAT / 2];
+                            tile[row * self.cols..][..SPLAT / 2].copy_from_slice(&value);
+                        }
+                    } else {
+                        for row in 0..count {
+                            let value = [x[row * down]; SPLAT];
+                            for j in (0..self.cols).step_by(SPLAT) {
+                                tile[row * self.cols + j..][..SPLAT].copy_from_slice(&value);
+                            }
                         }
                     }
                 }
                 Source::Strided => {
+                    let tile = &mut self.tiles[k * ROOM..][..ROOM];
                     let cols = len / count;
                     for row in 0..count {
                         for j in 0..cols {
@@ -207,15 +243,15 @@ impl<'a, T: Real, const K: usize> Runs<'a, T, K> {
         }
         let operands = std::array::from_fn(|k| {
             let first = self.offsets[k] as usize + self.column * layout.stride(k, 0) as usize;
-            match self.sources[k] {
+            match self.operands.sources[k] {
                 Source::InPlace => &inputs[k][first..first + len],
                 Source::Scalar => &inputs[k][first..=first],
-                _ => &self.tiles[k][..len],
+                _ => &self.tiles[k * ROOM..][..len],
             }
         });
         let out = &mut self.out[self.done..self.done + len];
         self.done += len;
-        if self.is_tiled {
+        if self.operands.is_tiled {
             self.left -= count;
             self.row += count;
             for k in 0..K {
@@ -234,19 +270,21 @@ impl<'a, T: Real, const K: usize> Runs<'a, T, K> {
 
     /// Begins a plane, or a row when runs lie within one.
     fn begin(&mut self) {
-        let Operands { inputs, layout } = self.operands;
-        self.offsets = Walk::at(layout, self.row).offsets();
-        if !self.is_tiled {
+        let Operands { inputs, layout, .. } = self.operands;
+        if layout.rank() > 1 {
+            self.offsets = Walk::at(layout, self.row).offsets();
+        }
+        if !self.operands.is_tiled {
             self.left = (self.cols - self.column).min(self.out.len() - self.done);
             return;
         }
         let height = layout.size(1);
         self.left = (height - self.row % height).min((self.out.len() - self.done) / self.cols);
         for k in 0..K {
-            if self.sources[k] == Source::RowRepeats {
+            if self.operands.sources[k] == Source::RowRepeats {
                 let from = &inputs[k][self.offsets[k] as usize..][..self.cols];
                 let len = self.left.min((TILE / self.cols).max(1)) * self.cols;
-                self.tiles[k][..len].chunks_exact_mut(self.cols).for_each(|to| to.copy_from_slice(from));
+                self.tiles[k * ROOM..][..len].chunks_exact_mut(self.cols).for_each(|to| to.copy_from_slice(from));
             }
         }
     }

@@ -3,7 +3,7 @@
 //! The value of an element depends on its operands alone: not on its place in a slice, not on the thread, not on how a caller cuts
 //! the work into tiles. Error bounds of the functions stand in [`crate::math`]; the others are correctly rounded.
 
-use crate::broadcast::{Operands, Runs};
+use crate::broadcast::{Operands, Run, Runs, line_steps};
 use crate::par::{self, Par};
 use crate::real::Real;
 use crate::simd::{Kernel, Simd, dispatch};
@@ -58,13 +58,7 @@ impl Unary {
     /// Whether an element takes tens of operations, so that a smaller piece is worth a thread.
     fn is_costly(self) -> bool {
         match self {
-            Unary::Exp
-            | Unary::Log
-            | Unary::Tanh
-            | Unary::Sigmoid
-            | Unary::Softplus
-            | Unary::Sin
-            | Unary::Cos => true,
+            Unary::Exp | Unary::Log | Unary::Tanh | Unary::Sigmoid | Unary::Softplus | Unary::Sin | Unary::Cos => true,
             Unary::Powf(p) => ![0.0, 1.0, 2.0, 3.0].contains(&p),
             _ => false,
         }
@@ -82,11 +76,7 @@ impl Unary {
 
     /// Elements per task.
     fn grain<T: Real>(self) -> usize {
-        let bytes = if self.is_costly() {
-            par::COSTLY_GRAIN_BYTES
-        } else {
-            par::CHEAP_GRAIN_BYTES
-        };
+        let bytes = if self.is_costly() { par::COSTLY_GRAIN_BYTES } else { par::CHEAP_GRAIN_BYTES };
         bytes / size_of::<T>()
     }
 }
@@ -158,19 +148,20 @@ struct Costly<'a, T> {
 impl<T: Real> Costly<'_, T> {
     #[inline(always)]
     fn map(self, f: impl Fn(&[T; BLOCK], &mut [T; BLOCK])) {
-        let (mut x, mut y) = ([T::ONE; BLOCK], [T::ZERO; BLOCK]);
+        let (mut filled, mut spare) = ([T::ONE; BLOCK], [T::ZERO; BLOCK]);
         for (i, out) in self.out.chunks_mut(BLOCK).enumerate() {
-            let from = self.source.map_or(&*out, |x| &x[i * BLOCK..][..out.len()]);
-            if let Some(from) = from.first_chunk::<BLOCK>() {
-                x = *from;
-            } else {
-                x[..from.len()].copy_from_slice(from);
-            }
-            f(&x, &mut y);
-            if let Some(out) = out.first_chunk_mut::<BLOCK>() {
-                *out = y;
-            } else {
-                out.copy_from_slice(&y[..out.len()]);
+            let len = out.len();
+            let x = match self.source.map(|x| &x[i * BLOCK..][..len]) {
+                Some(x) if len == BLOCK => x,
+                other => {
+                    filled[..len].copy_from_slice(other.unwrap_or(out));
+                    &filled
+                }
+            };
+            let Some(x) = x.first_chunk() else { return };
+            f(x, out.first_chunk_mut().unwrap_or(&mut spare));
+            if len < BLOCK {
+                out.copy_from_slice(&spare[..len]);
             }
         }
     }
@@ -324,8 +315,23 @@ pub(crate) fn binary<T: Real>(
     shape: &[usize],
     out: &mut [T],
 ) {
-    let operands = Operands::new([a, b], [a_strides, b_strides], shape, out.len());
-    operands.run(par, out, |runs| dispatch(BinaryKernel { op, runs }));
+    let grain = par::CHEAP_GRAIN_BYTES / size_of::<T>();
+    // The common case by the shortest way: small networks have many small operands.
+    if (par == Par::Seq || out.len() <= grain)
+        && let Some(steps) = line_steps([a_strides, b_strides], shape)
+        && shape.iter().product::<usize>() == out.len()
+        && a.len() > steps[0] * out.len().saturating_sub(1)
+        && b.len() > steps[1] * out.len().saturating_sub(1)
+    {
+        let [a, b] = [(a, steps[0]), (b, steps[1])].map(|(x, step)| if step == 1 { &x[..out.len()] } else { &x[..1] });
+        let is_scalar = steps.map(|step| step == 0);
+        return dispatch(BinaryKernel { op, is_scalar, first: Some(([a, b], out)), more: None });
+    }
+    let operands = Operands::new([a, b], [a_strides, b_strides], shape, out.len(), true);
+    operands.run(par, out, |runs| {
+        let is_scalar = [runs.is_scalar(0), runs.is_scalar(1)];
+        dispatch(BinaryKernel { op, is_scalar, first: None, more: Some(runs) });
+    });
 }
 
 /// `out = cond != 0 ? a : b` with broadcasting, as [`binary`].
@@ -343,78 +349,91 @@ pub(crate) fn select<T: Real>(
     out: &mut [T],
 ) {
     let strides = [cond_strides, a_strides, b_strides];
-    let operands = Operands::new([cond, a, b], strides, shape, out.len());
+    let operands = Operands::new([cond, a, b], strides, shape, out.len(), false);
     operands.run(par, out, |runs| dispatch(SelectKernel { runs }));
 }
 
-struct BinaryKernel<'a, T> {
+struct BinaryKernel<'k, 'a, T> {
     op: Binary,
-    runs: Runs<'a, T, 2>,
+    /// Whether an operand is the same element in all runs; not both are.
+    is_scalar: [bool; 2],
+    first: Option<Run<'k, T, 2>>,
+    more: Option<&'k mut Runs<'a, T, 2>>,
 }
 
-impl<T: Real> Kernel for BinaryKernel<'_, T> {
+impl<T: Real> Kernel for BinaryKernel<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let runs = self.runs;
         let truth = |x: bool| if x { T::ONE } else { T::ZERO };
         match self.op {
-            Binary::Add => map2(runs, |a, b| a + b),
-            Binary::Sub => map2(runs, |a, b| a - b),
-            Binary::Mul => map2(runs, |a, b| a * b),
-            Binary::Div => map2(runs, |a, b| a / b),
-            Binary::Max => map2(runs, |a, b| if b > a || b.is_nan() { b } else { a }),
-            Binary::Min => map2(runs, |a, b| if b < a || b.is_nan() { b } else { a }),
-            Binary::Greater => map2(runs, |a, b| truth(a > b)),
-            Binary::GreaterEqual => map2(runs, |a, b| truth(a >= b)),
-            Binary::Equal => map2(runs, |a, b| truth(a == b)),
-            // A closed gate stops infinities too.
-            Binary::Gate(0.0) => map2(runs, |a, b| if b > T::ZERO { a } else { T::ZERO }),
+            Binary::Add => self.map(|a, b| a + b),
+            Binary::Sub => self.map(|a, b| a - b),
+            Binary::Mul => self.map(|a, b| a * b),
+            Binary::Div => self.map(|a, b| a / b),
+            Binary::Max => self.map(|a, b| if b > a || b.is_nan() { b } else { a }),
+            Binary::Min => self.map(|a, b| if b < a || b.is_nan() { b } else { a }),
+            Binary::Greater => self.map(|a, b| truth(a > b)),
+            Binary::GreaterEqual => self.map(|a, b| truth(a >= b)),
+            Binary::Equal => self.map(|a, b| truth(a == b)),
+            Binary::Gate(0.0) => self.map(|a, b| if b > T::ZERO { a } else { T::ZERO }),
             Binary::Gate(slope) => {
                 let slope = T::from_f64(slope);
-                map2(runs, |a, b| if b > T::ZERO { a } else { slope * a });
+                self.map(|a, b| if b > T::ZERO { a } else { slope * a });
             }
         }
     }
 }
 
-#[inline(always)]
-fn map2<T: Real>(mut runs: Runs<'_, T, 2>, f: impl Fn(T, T) -> T) {
-    if runs.is_scalar(1) {
-        runs.spread(0);
-        while let Some(([a, b], out)) = runs.next() {
-            let b = b[0];
-            for (o, &a) in out.iter_mut().zip(a) {
-                *o = f(a, b);
+impl<T: Real> BinaryKernel<'_, '_, T> {
+    /// Calls `f` for each run.
+    #[inline(always)]
+    fn for_each(self, mut f: impl FnMut([&[T]; 2], &mut [T])) {
+        let Self { first, mut more, .. } = self;
+        let mut run = first;
+        loop {
+            if let Some((operands, out)) = run {
+                f(operands, out);
+            }
+            run = more.as_mut().and_then(|more| more.next());
+            if run.is_none() {
+                return;
             }
         }
-    } else if runs.is_scalar(0) {
-        while let Some(([a, b], out)) = runs.next() {
-            let a = a[0];
-            for (o, &b) in out.iter_mut().zip(b) {
-                *o = f(a, b);
-            }
-        }
-    } else {
-        while let Some(([a, b], out)) = runs.next() {
-            for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                *o = f(a, b);
-            }
+    }
+
+    #[inline(always)]
+    fn map(self, f: impl Fn(T, T) -> T) {
+        match self.is_scalar {
+            [_, true] => self.for_each(|[a, b], out| {
+                let b = b[0];
+                for (o, &a) in out.iter_mut().zip(a) {
+                    *o = f(a, b);
+                }
+            }),
+            [true, _] => self.for_each(|[a, b], out| {
+                let a = a[0];
+                for (o, &b) in out.iter_mut().zip(b) {
+                    *o = f(a, b);
+                }
+            }),
+            _ => self.for_each(|[a, b], out| {
+                for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                    *o = f(a, b);
+                }
+            }),
         }
     }
 }
 
-struct SelectKernel<'a, T> {
-    runs: Runs<'a, T, 3>,
+struct SelectKernel<'k, 'a, T> {
+    runs: &'k mut Runs<'a, T, 3>,
 }
 
-impl<T: Real> Kernel for SelectKernel<'_, T> {
+impl<T: Real> Kernel for SelectKernel<'_, '_, T> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(mut self, _: S) {
-        for k in 0..3 {
-            self.runs.spread(k);
-        }
+    fn run<S: Simd>(self, _: S) {
         while let Some(([cond, a, b], out)) = self.runs.next() {
             for (((o, &cond), &a), &b) in out.iter_mut().zip(cond).zip(a).zip(b) {
                 *o = if cond != T::ZERO { a } else { b };

@@ -113,14 +113,13 @@ impl<T: Real> Job<T, 2> for Moments<'_, T> {
     }
     #[inline(always)]
     fn line<S: Simd>(self, simd: S, offset: usize, len: usize) -> [T; 2] {
-        line_moments(simd, self.0, offset, len)
+        line_moments(simd, self.0, offset, len, T::from_f64(1.0 / len as f64))
     }
 }
 
-/// Mean and biased variance of `len` contiguous elements.
+/// Mean and biased variance of `len` contiguous elements, where `factor` is 1 / `len`.
 #[inline(always)]
-pub(crate) fn line_moments<S: Simd, T: Real>(simd: S, x: &[T], offset: usize, len: usize) -> [T; 2] {
-    let factor = T::from_f64(1.0 / len as f64);
+pub(crate) fn line_moments<S: Simd, T: Real>(simd: S, x: &[T], offset: usize, len: usize, factor: T) -> [T; 2] {
     let [sum] = line(simd, Plain(x), offset, len, T::ZERO);
     let mean = sum * factor;
     let [squares] = line(simd, Centered(x), offset, len, mean);
@@ -138,6 +137,9 @@ struct Blocks {
 
 impl Blocks {
     fn new(a: usize, r: usize, k: usize) -> Self {
+        if r * k <= BLOCK {
+            return Self { a, r, k, rows: r, per_a: 1 };
+        }
         let rows = (BLOCK / k).max(RUN);
         Self { a, r, k, rows, per_a: r.div_ceil(rows) }
     }
@@ -149,6 +151,11 @@ impl Blocks {
             assert_eq!(out.len(), tasks * self.k);
             SendPtr::new(out)
         });
+        if self.a * self.r * self.k <= BLOCK {
+            let kernel =
+                BlockKernel { start: 0, end: tasks, per_block: 1, columns: self.k, job, blocks: self, pointers };
+            return dispatch(kernel);
+        }
         // Several small blocks make a task, or a single large one is cut along its columns.
         let grain = BLOCK.div_ceil(self.rows.min(self.r) * self.k);
         let columns = if tasks == 1 { COLUMN_GRAIN } else { self.k };
@@ -200,7 +207,11 @@ impl<T: Real, J: Job<T, N>, const N: usize> Kernel for BlockKernel<'_, T, J, N> 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let &Blocks { r, k, rows, per_a, .. } = self.blocks;
-        let mut place = [self.start / self.per_block / per_a, self.start / self.per_block % per_a, self.start % self.per_block];
+        let mut place = [0; 3];
+        if self.start > 0 {
+            let block = self.start / self.per_block;
+            place = [block / per_a, block % per_a, self.start % self.per_block];
+        }
         for _ in self.start..self.end {
             let [a, block, piece] = place;
             let (first, task) = (block * rows, a * per_a + block);
@@ -281,12 +292,7 @@ impl Slab {
 
     /// A few terms, added row by row.
     #[inline(always)]
-    fn sum_few<S: Simd, T: Real, P: Term<T, N>, const N: usize>(
-        &self,
-        term: P,
-        params: &[T],
-        mut outs: [&mut [T]; N],
-    ) {
+    fn sum_few<S: Simd, T: Real, P: Term<T, N>, const N: usize>(&self, term: P, params: &[T], mut outs: [&mut [T]; N]) {
         for column in 0..self.cols {
             let param = if P::HAS_PARAMS { params[column] } else { T::ZERO };
             let mut sum = term.scalar::<S>(self.offset + column, param);
@@ -374,9 +380,8 @@ impl Lanes {
                 for i in 0..group {
                     let at = from + i * lanes;
                     // SAFETY: `Lanes::sum` found that all lanes of this row exist; `params` has as many.
-                    let terms = unsafe {
-                        term.vector(simd, self.offset + row * self.stride + at, params.as_ptr().add(at))
-                    };
+                    let terms =
+                        unsafe { term.vector(simd, self.offset + row * self.stride + at, params.as_ptr().add(at)) };
                     for (sum, term) in sums.iter_mut().zip(terms) {
                         sum[i] = T::vadd(simd, sum[i], term);
                     }

@@ -52,10 +52,7 @@ pub fn gather<T: Copy + Send + Sync>(
 #[track_caller]
 fn check(idx: &[u32], r: usize, what: &str) {
     let largest = idx.iter().copied().fold(0, u32::max);
-    assert!(
-        idx.is_empty() || (largest as usize) < r,
-        "{what}: index {largest} into {r} rows"
-    );
+    assert!(idx.is_empty() || (largest as usize) < r, "{what}: index {largest} into {r} rows");
 }
 
 /// `out[b, idx[b, i], :] += g[b, i, :]` into zeros, in order of i, with `g` `[B, I, W]`, `idx` `[B, I]`, `out` `[B, R, W]`. Panics on

@@ -15,22 +15,14 @@ impl<const K: usize> Layout<K> {
     /// Collapses `shape`, where operand `k` moves by `stride(k, axis)` elements along an axis.
     #[inline]
     pub(crate) fn new(shape: &[usize], stride: impl Fn(usize, usize) -> isize) -> Self {
-        assert!(
-            shape.len() <= MAX_RANK,
-            "kernels take at most {MAX_RANK} axes, got shape {shape:?}"
-        );
-        let mut layout = Self {
-            rank: 0,
-            shape: [1; MAX_RANK],
-            strides: [[0; MAX_RANK]; K],
-        };
+        assert!(shape.len() <= MAX_RANK, "kernels take at most {MAX_RANK} axes, got shape {shape:?}");
+        let mut layout = Self { rank: 0, shape: [1; MAX_RANK], strides: [[0; MAX_RANK]; K] };
         for (axis, &size) in shape.iter().enumerate() {
             if size == 1 {
                 continue;
             }
             let last = layout.rank.wrapping_sub(1);
-            let joins = layout.rank > 0
-                && (0..K).all(|k| layout.strides[k][last] == stride(k, axis) * size as isize);
+            let joins = layout.rank > 0 && (0..K).all(|k| layout.strides[k][last] == stride(k, axis) * size as isize);
             let slot = if joins {
                 layout.shape[last] *= size;
                 last
@@ -77,21 +69,13 @@ impl<const K: usize> Layout<K> {
     /// The size of the axis that is `back` from the last; 1 when there is none.
     #[inline(always)]
     pub(crate) fn size(&self, back: usize) -> usize {
-        if back < self.rank {
-            self.shape[self.rank - 1 - back]
-        } else {
-            1
-        }
+        if back < self.rank { self.shape[self.rank - 1 - back] } else { 1 }
     }
 
     /// The stride of operand `k` on the axis that is `back` from the last; 0 when there is none.
     #[inline(always)]
     pub(crate) fn stride(&self, k: usize, back: usize) -> isize {
-        if back < self.rank {
-            self.strides[k][self.rank - 1 - back]
-        } else {
-            0
-        }
+        if back < self.rank { self.strides[k][self.rank - 1 - back] } else { 0 }
     }
 
     /// The number of rows: the product of all sizes but the last.
@@ -131,10 +115,7 @@ pub(crate) struct Walk<const K: usize> {
 impl<const K: usize> Walk<K> {
     #[inline]
     pub(crate) fn at(layout: &Layout<K>, row: usize) -> Self {
-        let mut walk = Self {
-            index: [0; MAX_RANK],
-            offsets: [0; K],
-        };
+        let mut walk = Self { index: [0; MAX_RANK], offsets: [0; K] };
         let mut rest = row;
         for axis in (0..layout.rank.saturating_sub(1)).rev() {
             let i = rest % layout.shape[axis];

@@ -1,3 +1,5 @@
+//! Matrix products against naive loops in f64, threads, instruction sets.
+
 use super::*;
 use crate::microkernel::kernels_of;
 use crate::simd::Isa;

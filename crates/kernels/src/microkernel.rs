@@ -59,7 +59,7 @@ pub(crate) struct DotTile<'a, T> {
 }
 
 type TileFn<T> = unsafe fn(&Tile<T>, usize);
-type DotFn<T> = unsafe fn(&DotTile<T>);
+type DotFn<T> = unsafe fn(&DotTile<T>, usize);
 
 /// The micro-kernels of one instruction set.
 pub(crate) struct Kernels<T: 'static> {
@@ -68,7 +68,8 @@ pub(crate) struct Kernels<T: 'static> {
     /// Columns of the widest tile.
     pub(crate) wide: usize,
     tile: [[TileFn<T>; WIDE]; ROWS],
-    dot: [[DotFn<T>; DOT]; DOT],
+    /// One row or [`DOT`], one column or [`DOT`].
+    dot: [[DotFn<T>; 2]; 2],
 }
 
 impl<T: Real> Kernels<T> {
@@ -87,13 +88,13 @@ impl<T: Real> Kernels<T> {
     /// Computes the first `rows` rows and `cols` columns of a tile of dot products.
     ///
     /// # Safety
-    /// `rows` and `cols` are 1..=[`DOT`]. For each segment, `len` elements of each row and column are readable, and `cols`
-    /// elements of each row of C are writable and no part of A or B.
+    /// `rows` and `cols` are 1..=[`DOT`]; the pointers beyond them repeat earlier ones. For each segment, `len` elements of each row and column are
+    /// readable, and `cols` elements of each row of C are writable and no part of A or B.
     #[inline]
     pub(crate) unsafe fn dot(&self, rows: usize, cols: usize, tile: &DotTile<T>) {
         debug_assert!((1..=DOT).contains(&rows) && (1..=DOT).contains(&cols));
         // SAFETY: the caller vouches for the memory, the table for the instruction set.
-        unsafe { self.dot[rows - 1][cols - 1](tile) }
+        unsafe { self.dot[usize::from(rows > 1)][usize::from(cols > 1)](tile, cols) }
     }
 }
 
@@ -131,7 +132,7 @@ impl<T: Real, S: Simd> Table<T, S> {
             Self::tiles::<5>(),
             Self::tiles::<6>(),
         ],
-        dot: [Self::dots::<1>(), Self::dots::<2>(), Self::dots::<3>(), Self::dots::<4>()],
+        dot: [[run_dot::<T, S, 1, 1>, run_dot::<T, S, 1, DOT>], [run_dot::<T, S, DOT, 1>, run_dot::<T, S, DOT, DOT>]],
     };
 
     const fn tiles<const R: usize>() -> [TileFn<T>; WIDE] {
@@ -141,10 +142,6 @@ impl<T: Real, S: Simd> Table<T, S> {
         } else {
             [run_tile::<T, S, R, 1>, two, two, two]
         }
-    }
-
-    const fn dots<const R: usize>() -> [DotFn<T>; DOT] {
-        [run_dot::<T, S, R, 1>, run_dot::<T, S, R, 2>, run_dot::<T, S, R, 3>, run_dot::<T, S, R, 4>]
     }
 }
 
@@ -167,19 +164,19 @@ unsafe fn run_tile<T: Real, S: Simd, const R: usize, const V: usize>(tile: &Tile
 
 /// # Safety
 /// See [`Kernels::dot`]; `S` is available.
-unsafe fn run_dot<T: Real, S: Simd, const R: usize, const C: usize>(tile: &DotTile<T>) {
-    struct Run<'a, T, S, const R: usize, const C: usize>(S, &'a DotTile<'a, T>);
+unsafe fn run_dot<T: Real, S: Simd, const R: usize, const C: usize>(tile: &DotTile<T>, cols: usize) {
+    struct Run<'a, T, S, const R: usize, const C: usize>(S, &'a DotTile<'a, T>, usize);
     impl<T: Real, S: Simd, const R: usize, const C: usize> pulp::WithSimd for Run<'_, T, S, R, C> {
         type Output = ();
         #[inline(always)]
         fn with_simd<Same: pulp::Simd>(self, _: Same) {
             // SAFETY: passed on from `run_dot`.
-            unsafe { dot_body::<T, S, R, C>(self.0, self.1) }
+            unsafe { dot_body::<T, S, R, C>(self.0, self.1, self.2) }
         }
     }
     // SAFETY: the caller vouches for the instruction set.
     let simd = unsafe { token::<S>() };
-    simd.vectorize(Run::<T, S, R, C>(simd, tile));
+    simd.vectorize(Run::<T, S, R, C>(simd, tile, cols));
 }
 
 /// The proof that `S` is available, from nothing.
@@ -196,20 +193,27 @@ unsafe fn token<S: Simd>() -> S {
 /// # Safety
 /// See [`run_tile`].
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "constant bounds over several arrays")]
 unsafe fn tile_body<T: Real, S: Simd, const R: usize, const V: usize>(simd: S, t: &Tile<T>, cols: usize) {
     let lanes = T::lanes::<S>();
     let last = Mask::first(simd, cols - (V - 1) * lanes);
-    let mut acc = [[T::splat(simd, T::ZERO); V]; R];
+    let zero = T::splat(simd, T::ZERO);
+    let mut acc = [[zero; V]; R];
     for segment in t.segments {
         // Pointers step past the last element before the loop ends: hence the wrapping arithmetic.
-        let mut a: [*const T; R] = std::array::from_fn(|i| t.a[i].wrapping_offset(segment.a));
+        let mut a = [t.a[0]; R];
+        for i in 0..R {
+            a[i] = t.a[i].wrapping_offset(segment.a);
+        }
         let mut b = t.b.wrapping_offset(segment.b);
         for _ in 0..segment.len {
             // SAFETY: the caller vouches for `cols` elements of this row of B and for this k in each row of A.
             unsafe {
-                let row: [T::Reg<S>; V] = std::array::from_fn(|v| {
-                    if v + 1 < V { T::load(simd, b.add(v * lanes)) } else { last.load(simd, b.add(v * lanes)) }
-                });
+                let mut row = [zero; V];
+                for v in 0..V {
+                    let p = b.wrapping_add(v * lanes);
+                    row[v] = if v + 1 < V { T::load(simd, p) } else { last.load(simd, p) };
+                }
                 for i in 0..R {
                     let x = T::splat(simd, *a[i]);
                     for v in 0..V {
@@ -221,11 +225,12 @@ unsafe fn tile_body<T: Real, S: Simd, const R: usize, const V: usize>(simd: S, t
             b = b.wrapping_offset(t.b_step);
         }
     }
-    for (i, row) in acc.into_iter().enumerate() {
-        for (v, mut sum) in row.into_iter().enumerate() {
+    for i in 0..R {
+        for v in 0..V {
+            let c = t.c[i].wrapping_add(v * lanes);
+            let mut sum = acc[i][v];
             // SAFETY: the caller vouches for `cols` elements of this row of C.
             unsafe {
-                let c = t.c[i].add(v * lanes);
                 if v + 1 < V {
                     if t.add {
                         sum = T::vadd(simd, sum, T::load(simd, c));
@@ -245,45 +250,40 @@ unsafe fn tile_body<T: Real, S: Simd, const R: usize, const V: usize>(simd: S, t
 /// # Safety
 /// See [`run_dot`].
 #[inline(always)]
-unsafe fn dot_body<T: Real, S: Simd, const R: usize, const C: usize>(simd: S, t: &DotTile<T>) {
+#[expect(clippy::needless_range_loop, reason = "constant bounds over several arrays")]
+unsafe fn dot_body<T: Real, S: Simd, const R: usize, const C: usize>(simd: S, t: &DotTile<T>, cols: usize) {
     let lanes = T::lanes::<S>();
-    let mut acc = [[T::splat(simd, T::ZERO); C]; R];
+    let zero = T::splat(simd, T::ZERO);
+    let mut acc = [[zero; C]; R];
     for segment in t.segments {
-        let a: [*const T; R] = std::array::from_fn(|i| t.a[i].wrapping_offset(segment.a));
-        let b: [*const T; C] = std::array::from_fn(|j| t.b[j].wrapping_offset(segment.b));
-        let whole = segment.len / lanes * lanes;
+        let whole = segment.len - segment.len % lanes;
+        let rest = Mask::first(simd, segment.len % lanes);
         let mut k = 0;
-        while k < whole {
-            // SAFETY: the caller vouches for `len` elements of each row and column, and k + lanes <= len.
-            unsafe {
-                let y: [T::Reg<S>; C] = std::array::from_fn(|j| T::load(simd, b[j].add(k)));
-                for i in 0..R {
-                    let x = T::load(simd, a[i].add(k));
-                    for j in 0..C {
-                        acc[i][j] = T::vfma(simd, x, y[j], acc[i][j]);
-                    }
+        while k < segment.len {
+            // SAFETY: the caller vouches for `len` elements of each row and column; the mask ends there.
+            let load = |p: *const T| unsafe {
+                let p = p.wrapping_add(k);
+                if k < whole { T::load(simd, p) } else { rest.load(simd, p) }
+            };
+            let mut y = [zero; C];
+            for j in 0..C {
+                y[j] = load(t.b[j].wrapping_offset(segment.b));
+            }
+            for i in 0..R {
+                let x = load(t.a[i].wrapping_offset(segment.a));
+                for j in 0..C {
+                    acc[i][j] = T::vfma(simd, x, y[j], acc[i][j]);
                 }
             }
             k += lanes;
         }
-        if k < segment.len {
-            let rest = Mask::first(simd, segment.len - k);
-            // SAFETY: as above; the mask ends at len.
-            unsafe {
-                let y: [T::Reg<S>; C] = std::array::from_fn(|j| rest.load(simd, b[j].add(k)));
-                for i in 0..R {
-                    let x = rest.load(simd, a[i].add(k));
-                    for j in 0..C {
-                        acc[i][j] = T::vfma(simd, x, y[j], acc[i][j]);
-                    }
-                }
-            }
-        }
     }
-    for (i, row) in acc.into_iter().enumerate() {
-        for (j, sum) in row.into_iter().enumerate() {
-            // SAFETY: the caller vouches for `C` elements of this row of C.
-            unsafe { *t.c[i].add(j) = lane_sum::<T, S>(simd, sum) }
+    for i in 0..R {
+        for j in 0..C {
+            if j < cols {
+                // SAFETY: the caller vouches for `cols` elements of this row of C.
+                unsafe { *t.c[i].add(j) = lane_sum::<T, S>(simd, acc[i][j]) }
+            }
         }
     }
 }

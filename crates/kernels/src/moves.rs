@@ -5,9 +5,10 @@ use bytemuck::Pod;
 
 use crate::layout::{Layout, MAX_RANK};
 use crate::par::{self, Par, SendPtr};
+use crate::real::Real;
 use crate::transpose::transpose_raw;
 
-/// Rows of a transposed plane that a task takes at least.
+/// Side of the squares of a plane that are transposed one after the other, and rows of it that a task takes.
 const BAND: usize = 64;
 
 /// Sides from which on a plane is worth being transposed in blocks.
@@ -174,8 +175,8 @@ impl<T: Pod + Send + Sync> Copy2<'_, T> {
             let dst = self.dst.get().offset(self.offsets[1] + offsets[1]);
             // Bits are moved, so any type of the size will do.
             match (size_of::<T>(), align_of::<T>()) {
-                (4, 4) => transpose_raw::<f32>(src.cast(), src_stride, cols, rows, dst.cast(), dst_stride),
-                (8, 8) => transpose_raw::<f64>(src.cast(), src_stride, cols, rows, dst.cast(), dst_stride),
+                (4, 4) => transpose_bands::<f32>(src.cast(), src_stride, cols, rows, dst.cast(), dst_stride),
+                (8, 8) => transpose_bands::<f64>(src.cast(), src_stride, cols, rows, dst.cast(), dst_stride),
                 _ => {
                     for i in 0..rows {
                         for j in 0..cols {
@@ -184,6 +185,27 @@ impl<T: Pod + Send + Sync> Copy2<'_, T> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Transposes [`BAND`] rows of the source after the other, so that a cache line of them is still there when its next columns are read.
+///
+/// # Safety
+/// As of [`transpose_raw`].
+unsafe fn transpose_bands<T: Real>(
+    src: *const T,
+    src_stride: usize,
+    rows: usize,
+    cols: usize,
+    dst: *mut T,
+    dst_stride: usize,
+) {
+    for first in (0..rows).step_by(BAND) {
+        // SAFETY: a part of what the caller vouches for.
+        unsafe {
+            let count = (rows - first).min(BAND);
+            transpose_raw(src.add(first * src_stride), src_stride, count, cols, dst.add(first), dst_stride);
         }
     }
 }

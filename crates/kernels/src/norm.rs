@@ -120,9 +120,9 @@ impl<T: Real> Kernel for NormalizeLines<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let eps = T::from_f64(self.eps);
+        let (eps, factor) = (T::from_f64(self.eps), T::from_f64(1.0 / self.r as f64));
         for (row, out) in self.out.chunks_exact_mut(self.r).enumerate() {
-            let [mean, variance] = line_moments(simd, self.x, row * self.r, self.r);
+            let [mean, variance] = line_moments(simd, self.x, row * self.r, self.r, factor);
             let rstd = T::ONE / (variance + eps).sqrt();
             for (o, &x) in out.iter_mut().zip(&self.x[row * self.r..]) {
                 *o = (x - mean) * rstd;

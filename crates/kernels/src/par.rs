@@ -35,9 +35,7 @@ where
             f(0, data);
         }
     } else {
-        data.par_chunks_mut(chunk)
-            .enumerate()
-            .for_each(|(i, piece)| f(i * chunk, piece));
+        data.par_chunks_mut(chunk).enumerate().for_each(|(i, piece)| f(i * chunk, piece));
     }
 }
 
@@ -54,9 +52,7 @@ where
             f(0, n);
         }
     } else {
-        (0..n.div_ceil(grain))
-            .into_par_iter()
-            .for_each(|i| f(i * grain, ((i + 1) * grain).min(n)));
+        (0..n.div_ceil(grain)).into_par_iter().for_each(|i| f(i * grain, ((i + 1) * grain).min(n)));
     }
 }
 

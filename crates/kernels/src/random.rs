@@ -23,27 +23,26 @@ struct Uniform<'a, T> {
     out: &'a mut [T],
 }
 
-/// The block cipher: counter and key to two random words. The second key word joins the counter's high half.
+/// Numbers whose counters share their high half, so that the rounds are computed in lanes of 32 bits.
+const BLOCK: usize = 64;
+
+/// The block cipher: counter and key to two random words.
 #[inline(always)]
-fn philox(counter: [u32; 2], key: u32) -> [u32; 2] {
-    let [mut x, mut y] = counter;
-    let mut key = key;
+fn philox([mut x, mut y]: [u32; 2], mut key: u32) -> [u32; 2] {
     for _ in 0..ROUNDS {
         let product = u64::from(x) * u64::from(MULTIPLIER);
-        x = ((product >> 32) as u32) ^ key ^ y;
+        x = (product >> 32) as u32 ^ key ^ y;
         y = product as u32;
         key = key.wrapping_add(WEYL);
     }
     [x, y]
 }
 
-/// Elements whose counters share their high half, so that they are computed in lanes of 32 bits.
-const BLOCK: usize = 64;
-
 impl<T: Real> Kernel for Uniform<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
+        // The second word of the key joins the counter's high half.
         let [low, high] = self.key;
         let mut block = [T::ZERO; BLOCK];
         for (i, out) in self.out.chunks_mut(BLOCK).enumerate() {

@@ -174,11 +174,7 @@ impl Real for f32 {
     }
     #[inline(always)]
     fn fma<S: Simd>(self, b: f32, c: f32) -> f32 {
-        if S::FMA {
-            f32::mul_add(self, b, c)
-        } else {
-            self * b + c
-        }
+        if S::FMA { f32::mul_add(self, b, c) } else { self * b + c }
     }
 
     #[inline(always)]
@@ -242,11 +238,7 @@ impl Real for f32 {
     }
     #[inline(always)]
     fn vfma<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
-        if S::FMA {
-            simd.mul_add_f32s(a, b, c)
-        } else {
-            simd.add_f32s(simd.mul_f32s(a, b), c)
-        }
+        if S::FMA { simd.mul_add_f32s(a, b, c) } else { simd.add_f32s(simd.mul_f32s(a, b), c) }
     }
 }
 
@@ -294,11 +286,7 @@ impl Real for f64 {
     }
     #[inline(always)]
     fn fma<S: Simd>(self, b: f64, c: f64) -> f64 {
-        if S::FMA {
-            f64::mul_add(self, b, c)
-        } else {
-            self * b + c
-        }
+        if S::FMA { f64::mul_add(self, b, c) } else { self * b + c }
     }
 
     #[inline(always)]
@@ -316,11 +304,7 @@ impl Real for f64 {
     #[inline(always)]
     fn sigmoid<S: Simd>(self) -> f64 {
         let e = f64::exp(-f64::abs(self));
-        if self < 0.0 {
-            e / (1.0 + e)
-        } else {
-            1.0 / (1.0 + e)
-        }
+        if self < 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) }
     }
     #[inline(always)]
     fn softplus<S: Simd>(self) -> f64 {
@@ -368,10 +352,6 @@ impl Real for f64 {
     }
     #[inline(always)]
     fn vfma<S: Simd>(simd: S, a: S::f64s, b: S::f64s, c: S::f64s) -> S::f64s {
-        if S::FMA {
-            simd.mul_add_f64s(a, b, c)
-        } else {
-            simd.add_f64s(simd.mul_f64s(a, b), c)
-        }
+        if S::FMA { simd.mul_add_f64s(a, b, c) } else { simd.add_f64s(simd.mul_f64s(a, b), c) }
     }
 }

@@ -53,9 +53,7 @@ static FORCED: AtomicU8 = AtomicU8::new(0);
 fn detected() -> Isa {
     static DETECTED: OnceLock<Isa> = OnceLock::new();
     *DETECTED.get_or_init(|| {
-        let limit = std::env::var("METAFORGE_ISA")
-            .ok()
-            .and_then(|name| Isa::parse(&name));
+        let limit = std::env::var("METAFORGE_ISA").ok().and_then(|name| Isa::parse(&name));
         Isa::ALL
             .into_iter()
             .filter(|&isa| limit.is_none_or(|limit| isa <= limit) && isa.is_available())

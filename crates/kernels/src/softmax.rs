@@ -20,7 +20,7 @@ pub(crate) fn log_softmax_rows<T: Real>(par: Par, x: &[T], rows: usize, cols: us
 }
 
 /// Elements whose exponentials are taken at a time: many short rows, or a part of a long one.
-const TILE: usize = 512;
+const TILE: usize = 256;
 
 /// Rows of at least this length are compared in [`LANES`] lanes; elements of a block that is mapped at once, a divisor of [`TILE`].
 const WIDE: usize = 32;

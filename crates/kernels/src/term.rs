@@ -111,7 +111,8 @@ impl<T: Real> Term<T, 2> for PlainAndProduct<'_, T> {
     #[inline(always)]
     unsafe fn vector<S: Simd>(self, simd: S, offset: usize, _: *const T) -> [T::Reg<S>; 2] {
         // SAFETY: passed on to the caller.
-        let (g, h) = unsafe { (T::load(simd, self.0.as_ptr().add(offset)), T::load(simd, self.1.as_ptr().add(offset))) };
+        let (g, h) =
+            unsafe { (T::load(simd, self.0.as_ptr().add(offset)), T::load(simd, self.1.as_ptr().add(offset))) };
         [g, T::vmul(simd, g, h)]
     }
     #[inline(always)]

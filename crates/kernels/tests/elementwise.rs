@@ -29,7 +29,13 @@ fn reference(op: Binary, a: f64, b: f64) -> f64 {
         Binary::Greater => truth(a > b),
         Binary::GreaterEqual => truth(a >= b),
         Binary::Equal => truth(a == b),
-        Binary::Gate(slope) => if b > 0.0 { a } else { slope * a },
+        Binary::Gate(slope) => {
+            if b > 0.0 {
+                a
+            } else {
+                slope * a
+            }
+        }
     }
 }
 
@@ -73,7 +79,10 @@ fn check<T: Real>(op: Binary, shape: &[usize], a: &[bool], b: &[bool], c: &[bool
     for (i, &got) in out.iter().enumerate() {
         let (x, y) = (a[offset(i, shape, &sa)], b[offset(i, shape, &sb)]);
         let expected = T::from_f64(reference(op, x.to_f64(), y.to_f64()));
-        assert!(got == expected || expected.is_nan() && got.is_nan(), "{op:?}({x}, {y}) is {got} at {i} of {shape:?} {sa:?} {sb:?}");
+        assert!(
+            got == expected || expected.is_nan() && got.is_nan(),
+            "{op:?}({x}, {y}) is {got} at {i} of {shape:?} {sa:?} {sb:?}"
+        );
     }
     let mut again = vec![T::ZERO; n];
     binary(Par::Rayon, op, &a, &sa, &b, &sb, shape, &mut again);
@@ -82,7 +91,8 @@ fn check<T: Real>(op: Binary, shape: &[usize], a: &[bool], b: &[bool], c: &[bool
     select(Par::Seq, &c, &sc, &a, &sa, &b, &sb, shape, &mut out);
     select(Par::Rayon, &c, &sc, &a, &sa, &b, &sb, shape, &mut again);
     for (i, &got) in out.iter().enumerate() {
-        let chosen = if c[offset(i, shape, &sc)] == T::ZERO { b[offset(i, shape, &sb)] } else { a[offset(i, shape, &sa)] };
+        let chosen =
+            if c[offset(i, shape, &sc)] == T::ZERO { b[offset(i, shape, &sb)] } else { a[offset(i, shape, &sa)] };
         assert_eq!(got, chosen, "select at {i} of {shape:?} {sc:?} {sa:?} {sb:?}");
     }
     assert_eq!(bits(&out), bits(&again));
@@ -90,18 +100,8 @@ fn check<T: Real>(op: Binary, shape: &[usize], a: &[bool], b: &[bool], c: &[bool
 
 #[test]
 fn chosen_broadcasts() {
-    let shapes: [&[usize]; 10] = [
-        &[],
-        &[0],
-        &[1],
-        &[100_000],
-        &[7, 5],
-        &[20_011, 5],
-        &[1000, 64],
-        &[300, 257],
-        &[2, 70_000],
-        &[6, 35, 35, 17],
-    ];
+    let shapes: [&[usize]; 10] =
+        [&[], &[0], &[1], &[100_000], &[7, 5], &[20_011, 5], &[1000, 64], &[300, 257], &[2, 70_000], &[6, 35, 35, 17]];
     for shape in shapes {
         for mask in 0..1u32 << (2 * shape.len()) {
             let flags = |from: usize| -> Vec<bool> { (0..shape.len()).map(|i| mask >> (from + i) & 1 == 1).collect() };

@@ -99,7 +99,9 @@ fn check_special_values() {
     for (op, x) in [(Unary::Log, -1.0), (Unary::Sin, inf), (Unary::Cos, -inf), (Unary::Sqrt, -1.0)] {
         assert!(one(op, x).is_nan(), "{op:?}({x})");
     }
-    for op in CASES.map(|c| c.0).into_iter().chain([Unary::Relu, Unary::LeakyRelu(0.1), Unary::Sign, Unary::Neg, Unary::Abs]) {
+    for op in
+        CASES.map(|c| c.0).into_iter().chain([Unary::Relu, Unary::LeakyRelu(0.1), Unary::Sign, Unary::Neg, Unary::Abs])
+    {
         assert!(one(op, f32::NAN).is_nan(), "{op:?} must not hide a NaN");
     }
     assert_eq!(one(Unary::Tanh, -0.0).to_bits(), (-0.0f32).to_bits());

@@ -117,7 +117,9 @@ fn check_gather(b: usize, r: usize, i: usize, w: usize) {
 
 #[test]
 fn gather_and_scatter_of_chosen_shapes() {
-    for (b, r, i, w) in [(1, 1, 1, 1), (3, 0, 0, 2), (2, 5, 0, 3), (1, 70_000, 90_000, 1), (64, 2000, 500, 1), (3, 100, 700, 64)] {
+    for (b, r, i, w) in
+        [(1, 1, 1, 1), (3, 0, 0, 2), (2, 5, 0, 3), (1, 70_000, 90_000, 1), (64, 2000, 500, 1), (3, 100, 700, 64)]
+    {
         check_gather(b, r, i, w);
     }
 }

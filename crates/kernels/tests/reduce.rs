@@ -1,8 +1,6 @@
 //! Reductions, normalisation and softmax against plain `f64` loops, for both types, any shape, sequential and parallel.
 
-use metaforge_kernels::{
-    Par, Real, argmax_rows, log_softmax_rows, normalize, normalize_grad, rstd, sum_axes,
-};
+use metaforge_kernels::{Par, Real, argmax_rows, log_softmax_rows, normalize, normalize_grad, rstd, sum_axes};
 use proptest::prelude::*;
 
 /// A deterministic value for index `i`: spread over [-1, 1) with a few large ones.

@@ -1,3 +1,5 @@
+//! Convolutions against naive loops in f64, adjoint identities, threads, instruction sets.
+
 use super::forward::forward;
 use super::input_grad::input_grad;
 use super::weight_grad::weight_grad;

@@ -54,9 +54,8 @@ pub(super) fn weight_grad<T: Real>(
     };
     // At stride 1 x and g may change places: dw[tap] = sum over pixels of x of x[pixel] g[pixel - tap], which is the weight gradient of the
     // convolution of g with the taps backwards. Whichever leaves fewer lanes idle.
-    let registers = |lanes: usize, rows: usize| rows * lanes.div_ceil(kernels.lanes);
-    let mirrored = dims.stride == [1, 1]
-        && 6 * dims.hw[0] * dims.hw[1] * registers(ci, co) < 5 * out[0] * out[1] * registers(co, ci);
+    let registers = |[h, w]: [usize; 2], lanes: usize, rows: usize| h * w * rows * lanes.div_ceil(kernels.lanes);
+    let mirrored = dims.stride == [1, 1] && 5 * registers(dims.hw, ci, co) < 4 * registers(out, co, ci);
     if !mirrored {
         // SAFETY: the lengths fit the shape (checked by the caller) and dw is ours alone.
         return unsafe { direct.run(par, SendPtr::new(dw)) };
@@ -142,14 +141,7 @@ impl<T: Real> Product<'_, T> {
 
     /// # Safety
     /// See [`Product::some_rows`].
-    unsafe fn block(
-        &self,
-        [n0, n1]: [usize; 2],
-        [r0, r1]: [usize; 2],
-        range: [usize; 2],
-        add: bool,
-        dw: SendPtr<T>,
-    ) {
+    unsafe fn block(&self, [n0, n1]: [usize; 2], [r0, r1]: [usize; 2], range: [usize; 2], add: bool, dw: SendPtr<T>) {
         let [oh, ow] = self.g.hw;
         let axis = |i: usize, first: usize, last: usize| {
             let size = (last - 1 - first) * self.stride[i] + (self.kernel[i] - 1) * self.dilation[i] + 1;
