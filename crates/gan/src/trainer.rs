@@ -83,7 +83,7 @@ impl Player {
     }
 
     fn is_finite(&self) -> bool {
-        self.params.is_finite()
+        self.params.is_finite() && self.optimizer.is_finite()
     }
 }
 
@@ -242,8 +242,8 @@ impl GanTrainer {
         let finite = [
             ("the discriminator's loss", d_loss.is_finite()),
             ("the generator's loss", g_loss.is_finite()),
-            ("a parameter of the discriminator", discriminator.is_finite()),
-            ("a parameter of the generator", generator.is_finite()),
+            ("a parameter of the discriminator or a mean of its gradients", discriminator.is_finite()),
+            ("a parameter of the generator or a mean of its gradients", generator.is_finite()),
         ];
         if let Some((what, _)) = finite.into_iter().find(|(_, finite)| !finite) {
             return Err(Error::Diverged { step: step + 1, what: what.into() });

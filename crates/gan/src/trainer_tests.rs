@@ -119,12 +119,15 @@ fn the_number_of_threads_does_not_matter() {
 fn a_number_that_is_none_is_an_error_and_costs_nothing() {
     let wild = TrainerConfig { generator: Rule::new(metaforge_nn::Sgd::new(), 1e30), ..config(1e-3) };
     let mut trainer = on_ring(plane(Loss::Wasserstein, Penalty::None), wild);
-    let (error, before) = loop {
+    let mut fate = None;
+    for _ in 0..100 {
         let before = trainer.state();
         if let Err(error) = trainer.step() {
-            break (error, before);
+            fate = Some((error, before));
+            break;
         }
-    };
+    }
+    let (error, before) = fate.expect("no training survives such a rate");
     assert!(matches!(error, Error::Diverged { step, .. } if step == trainer.steps() + 1), "{error}");
     assert_eq!(trainer.state(), before);
 }

@@ -33,7 +33,8 @@ pub struct Maml {
     pub order: Order,
     /// Inner steps in evaluation; the results after 0, 1, ..., `eval_steps` steps are given.
     pub eval_steps: usize,
-    /// Whose statistics normalise the query set in training. The support set always has its own.
+    /// Whose statistics normalise the query set in training. The support set always has its own; where they serve the query set too,
+    /// no gradient flows through them.
     pub statistics: Statistics,
     /// For each parameter whether the inner loop adapts it. What it does not adapt is meta-learned all the same.
     pub adapted: Vec<bool>,
@@ -43,7 +44,7 @@ impl Maml {
     /// One inner step of rate 0.4 in training, three in evaluation (the paper's for Omniglot, whose rate is another one: see
     /// [`Objective::CrossEntropy`]), second order, transductive, all parameters adapted.
     pub fn new(model: Model, objective: Objective) -> Maml {
-        let adapted = vec![true; model.init(Key::new(0)).len()];
+        let adapted = vec![true; model.specs().len()];
         let (order, statistics) = (Order::Second, Statistics::Transductive);
         Maml { model, objective, steps: 1, lr: 0.4, order, eval_steps: 3, statistics, adapted }
     }
@@ -51,7 +52,7 @@ impl Maml {
     /// The inner loop adapts the parameters whose name is chosen, and no other. With the last layer alone this is ANIL (Raghu et
     /// al. 2020); without the batch norm's it is what Finn's code does.
     pub fn adapt_only(mut self, chosen: impl Fn(&str) -> bool) -> Maml {
-        self.adapted = self.model.init(Key::new(0)).names().map(chosen).collect();
+        self.adapted = self.model.specs().iter().map(|spec| chosen(&spec.name)).collect();
         self
     }
 

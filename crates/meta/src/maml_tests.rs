@@ -235,6 +235,30 @@ fn inductive_answers_use_the_statistics_of_the_support_set() {
 }
 
 #[test]
+fn renaming_the_classes_and_the_outputs_changes_nothing() {
+    let maml = Maml { steps: 2, ..classifier() };
+    let tape = Tape::eager();
+    let renamed = |label: u32| [1, 2, 0][label as usize];
+    let play = |weights: &[Tensor], task: &[Tensor; 4]| {
+        let meta: Vec<_> = weights.iter().map(|w| tape.var(w)).collect();
+        maml.play(&meta, &[], &on_tape(&tape, task, 3)).loss.value().item()
+    };
+    let (weights, task) = (weights(&maml), pictures(f64s(Key::new(9), &[9, 4])));
+    // Column c of the last layer becomes column renamed(c): columns 2, 0, 1 of the old one in order.
+    let columns = |t: &Tensor| {
+        let numbers = t.f64s().chunks(3).flat_map(|row| [row[2], row[0], row[1]]).collect();
+        Tensor::from_f64(t.shape(), numbers)
+    };
+    let (head, body) = (weights[4..].iter().map(columns), weights[..4].iter().cloned());
+    let other: Vec<Tensor> = body.chain(head).collect();
+    let labels = |t: &Tensor| Tensor::from_u32(t.shape(), t.u32s().iter().map(|&y| renamed(y)).collect());
+    let [support_x, support_y, query_x, query_y] = &task;
+    let same = [support_x.clone(), labels(support_y), query_x.clone(), labels(query_y)];
+    assert!((play(&weights, &task) - play(&other, &same)).abs() < 1e-12);
+    assert!((play(&weights, &task) - play(&weights, &same)).abs() > 1e-3);
+}
+
+#[test]
 fn evaluation_gives_a_result_for_every_number_of_steps() {
     let maml = Maml { eval_steps: 4, ..regression() };
     let tape = Tape::eager();

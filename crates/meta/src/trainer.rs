@@ -1,8 +1,9 @@
 //! Training across tasks: a meta-batch spread over the cores, its gradients added in the order of the tasks, one outer step.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use metaforge_autodiff::{DType, Key, Program, Tensor, Workspace};
+use metaforge_autodiff::{DType, Key, Par, Program, Tensor, Workspace};
 use metaforge_nn::{Optimizer, Params, Schedule};
 use rayon::prelude::*;
 
@@ -82,6 +83,9 @@ struct TaskResult {
 
 /// Numbers that one job adds up; splits by shape alone.
 const CHUNK: usize = 1 << 14;
+
+/// The stream of a seed that plays draw from, far from those of the initial parameters.
+const PLAY: u64 = 1 << 32;
 
 impl MetaTrainer {
     /// Compiles the programs; the shape of all tasks is that of the first.
@@ -178,8 +182,7 @@ impl MetaTrainer {
     }
 
     fn key(&self, task: u64) -> Tensor {
-        // Stream 0 of the seed is not the one of the initial parameters.
-        Key::new(self.config.seed).fold(0).fold(task).tensor()
+        Key::new(self.config.seed).fold(PLAY).fold(task).tensor()
     }
 
     fn check_losses(&self, step: u64, first: u64) -> Result<(), Error> {
@@ -243,12 +246,12 @@ impl MetaTrainer {
     }
 
     /// Runs the program of task `number` once, on one thread, and tells what each instruction took: where the time goes.
-    pub fn profile(&self, number: u64) -> Vec<(String, std::time::Duration)> {
+    pub fn profile(&self, number: u64) -> Vec<(String, Duration)> {
         let (task, key) = (self.tasks.task(number), self.key(number));
         let inputs = inputs(&self.params, &self.state, &task, &key);
         let mut workspace = self.workers.program.workspace();
-        self.workers.program.run(&mut workspace, &inputs, metaforge_autodiff::Par::Seq);
-        self.workers.program.run_timed(&mut workspace, &inputs, metaforge_autodiff::Par::Seq)
+        self.workers.program.run(&mut workspace, &inputs, Par::Seq);
+        self.workers.program.run_timed(&mut workspace, &inputs, Par::Seq)
     }
 
     /// Evaluates the present parameters on the first `count` tasks of a source, which may have another shape than those trained on.

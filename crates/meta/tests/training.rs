@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use metaforge_autodiff::{Key, Tensor};
+use metaforge_autodiff::{Key, Tape, Tensor};
 use metaforge_data::{EpisodeConfig, EpisodeSampler, Glyphs, Rotations, Sinusoids, Split};
 use metaforge_meta::{
     Clip, EpisodeLearner, Error, Evaluator, Maml, MetaTrainer, Objective, ProtoNet, Statistics, StepReport, Task,
@@ -118,6 +118,34 @@ fn the_gradient_of_a_meta_batch_is_the_mean() {
     assert!((one.loss - ten.loss).abs() < 1e-6 && (one.grad_norm - ten.grad_norm).abs() < 1e-5 * one.grad_norm);
     for (a, b) in a.tensors().iter().zip(b.tensors()) {
         assert!(a.f32s().iter().zip(b.f32s()).all(|(a, b)| (a - b).abs() < 1e-6));
+    }
+}
+
+#[test]
+fn a_step_is_what_the_definition_says() {
+    // Eager gradients of tasks 0, 1, 2 added in order, their mean, and descent.
+    let (learner, source) = (maml(3), glyphs(3, 1, 2, Split::Train));
+    let sgd: Box<dyn Optimizer> = Box::new(Sgd::default());
+    let mut t = MetaTrainer::new(Arc::new(maml(3)), source.clone(), sgd, TrainConfig::new(3, 0.25)).unwrap();
+    let before = t.params().clone();
+    let report = t.step().unwrap();
+    let (mut loss, mut sums) = (0.0, Vec::new());
+    for i in 0..3 {
+        let (task, tape) = (source.task(i), Tape::eager());
+        let meta = before.bind(&tape);
+        let [support_x, support_y, query_x, query_y] = task.tensors().map(|x| tape.constant(x));
+        let key = tape.constant(&Key::new(i).tensor());
+        let vars = TaskVars { support_x, support_y, query_x, query_y, ways: task.ways, key };
+        let (played, gradient) = learner.meta_gradient(&meta, &[], &vars);
+        loss += played.loss.value().item();
+        let new: Vec<f32> = gradient.iter().flat_map(|g| g.value().f32s().to_vec()).collect();
+        sums = if i == 0 { new } else { sums.iter().zip(new).map(|(a, b)| a + b).collect() };
+    }
+    assert_eq!(report.loss, loss / 3.0);
+    let flat = |p: &Params| p.tensors().iter().flat_map(|t| t.f32s().to_vec()).collect::<Vec<f32>>();
+    for ((new, old), sum) in flat(t.params()).iter().zip(flat(&before)).zip(sums) {
+        let expected = old - 0.25 * (sum / 3.0);
+        assert!((new - expected).abs() <= 1e-6 * (1.0 + expected.abs()), "{new} {expected}");
     }
 }
 

@@ -81,7 +81,14 @@ fn corrected_step<'t>(
         let scale = (square + 1e-10).rsqrt();
         let count = w.shape().elements();
         let mut features = vec![g, averages[0], averages[1], averages[2]];
-        features.extend([g * scale, averages[0] * scale, averages[1] * scale, averages[2] * scale, w, (g.abs() + 1e-10).sqrt()]);
+        features.extend([
+            g * scale,
+            averages[0] * scale,
+            averages[1] * scale,
+            averages[2] * scale,
+            w,
+            (g.abs() + 1e-10).sqrt(),
+        ]);
         let columns: Vec<Var<'t>> = features.iter().map(|f| f.reshape([count, 1])).collect();
         let correction = meta_learner.forward(meta, metaforge::autodiff::concat(&columns, 1)).reshape(w.shape());
         new_weights.push(w - averages[1] * scale * RATE - correction * REACH);
@@ -105,7 +112,9 @@ fn main() {
     let adam = Adam::default();
     let (p, q, m) = (meta_avals.len(), base_avals.len(), moments_avals.len());
     let adam_state = adam.init(&meta_avals);
-    let inputs = [meta_avals.clone(), adam_state.avals(), base_avals.clone(), moments_avals.clone(), batch.repeat(UNROLL + 1)].concat();
+    let inputs =
+        [meta_avals.clone(), adam_state.avals(), base_avals.clone(), moments_avals.clone(), batch.repeat(UNROLL + 1)]
+            .concat();
     let meta_step = Program::trace(&inputs, |tape, v| {
         let (meta, rest) = v.split_at(p);
         let (state, rest) = rest.split_at(adam_state.len());
@@ -113,7 +122,8 @@ fn main() {
         let (moments, batches) = rest.split_at(m);
         let pair = |i: usize| [batches[2 * i], batches[2 * i + 1]];
         let start = (weights.to_vec(), moments.to_vec());
-        let (weights, moments) = (0..UNROLL).fold(start, |(w, m), i| corrected_step((&base, &meta_learner), meta, &w, &m, pair(i)));
+        let (weights, moments) =
+            (0..UNROLL).fold(start, |(w, m), i| corrected_step((&base, &meta_learner), meta, &w, &m, pair(i)));
         let [x, y] = pair(UNROLL);
         let meta_loss = mse(base.forward(&weights, x), y);
         let (meta, state) = adam.update(meta, &grad(meta_loss, meta), state, tape.scalar(0.001, DType::F32));
@@ -160,8 +170,13 @@ fn main() {
     // The trial: new problems, new base learners, with the trained meta-learner and without one.
     let single = [meta_avals, base_avals.clone(), moments_avals.clone(), batch.to_vec()].concat();
     let step = Program::trace(&single, |_, v| {
-        let (weights, moments) =
-            corrected_step((&base, &meta_learner), &v[..p], &v[p..p + q], &v[p + q..p + q + m], [v[p + q + m], v[p + q + m + 1]]);
+        let (weights, moments) = corrected_step(
+            (&base, &meta_learner),
+            &v[..p],
+            &v[p..p + q],
+            &v[p + q..p + q + m],
+            [v[p + q + m], v[p + q + m + 1]],
+        );
         [weights, moments].concat()
     });
     let all = [base_avals, vec![Aval::new([ROWS, FEATURES], DType::F32), Aval::new([ROWS, 1], DType::F32)]].concat();

@@ -75,9 +75,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
 
-    let sample = Program::trace(&[g.clone(), vec![Aval::new([100, seed::NOISE], DType::F32)]].concat(), |_, v: &[Var<'_>]| {
-        vec![generator.forward(&v[..g.len()], v[g.len()])]
-    });
+    let sample =
+        Program::trace(&[g.clone(), vec![Aval::new([100, seed::NOISE], DType::F32)]].concat(), |_, v: &[Var<'_>]| {
+            vec![generator.forward(&v[..g.len()], v[g.len()])]
+        });
     let z = key.fold(3).normal([100, seed::NOISE], 0.0, 1.0);
     let drawn = sample.call(&generator_player.params().iter().chain([&z]).collect::<Vec<_>>());
     let file = Path::new("mnist_gan.png");

@@ -61,7 +61,12 @@ pub fn figure(plot: &Plot) -> String {
     let mut html = format!("<figure class=\"chart\"><figcaption><b>{}</b>", escape(&plot.title));
     for series in plot.series.iter().filter(|s| !s.name.is_empty()) {
         let mark = if series.mark == Mark::Dashed { "◌" } else { "●" };
-        let _ = write!(html, "<span class=\"key\"><i class=\"k{}\">{mark}</i>{}</span>", series.color % COLORS, escape(&series.name));
+        let _ = write!(
+            html,
+            "<span class=\"key\"><i class=\"k{}\">{mark}</i>{}</span>",
+            series.color % COLORS,
+            escape(&series.name)
+        );
     }
     html + "</figcaption>" + &svg(plot) + "</figure>\n"
 }
@@ -85,13 +90,26 @@ fn svg(plot: &Plot) -> String {
     }
     let base = h - BOTTOM;
     let _ = write!(s, "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{base}\" y2=\"{base}\"/>", w - RIGHT);
-    let _ = write!(s, "<text class=\"mid\" x=\"{:.1}\" y=\"{:.1}\">{}</text>", (LEFT + w - RIGHT) / 2.0, h - 5.0, escape(&plot.x));
+    let _ = write!(
+        s,
+        "<text class=\"mid\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+        (LEFT + w - RIGHT) / 2.0,
+        h - 5.0,
+        escape(&plot.x)
+    );
     if !plot.y.is_empty() {
         let middle = (TOP + base) / 2.0;
-        let _ = write!(s, "<text class=\"mid\" transform=\"translate(13 {middle:.1}) rotate(-90)\">{}</text>", escape(&plot.y));
+        let _ = write!(
+            s,
+            "<text class=\"mid\" transform=\"translate(13 {middle:.1}) rotate(-90)\">{}</text>",
+            escape(&plot.y)
+        );
     }
     let (inner_w, inner_h) = (w - LEFT - RIGHT, base - TOP + 1.0);
-    let _ = write!(s, "<svg x=\"{LEFT}\" y=\"{TOP}\" width=\"{inner_w}\" height=\"{inner_h}\" viewBox=\"{LEFT} {TOP} {inner_w} {inner_h}\">");
+    let _ = write!(
+        s,
+        "<svg x=\"{LEFT}\" y=\"{TOP}\" width=\"{inner_w}\" height=\"{inner_h}\" viewBox=\"{LEFT} {TOP} {inner_w} {inner_h}\">"
+    );
     for series in &plot.series {
         let color = series.color % COLORS;
         if series.mark == Mark::Dots {
@@ -155,7 +173,9 @@ fn ticks_y(range: [f64; 2], log: bool) -> Vec<(f64, String)> {
     let multiples: &[f64] = if decades > 3.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
     let exponents = range[0].floor() as i32..=range[1].ceil() as i32;
     let all = exponents.flat_map(|e| multiples.iter().map(move |m| (m * 10f64.powi(e), e)));
-    all.filter(|(v, _)| (range[0]..=range[1]).contains(&v.log10())).map(|(v, e)| (v, label(v, (-e).clamp(0, 9) as usize))).collect()
+    all.filter(|(v, _)| (range[0]..=range[1]).contains(&v.log10()))
+        .map(|(v, e)| (v, label(v, (-e).clamp(0, 9) as usize)))
+        .collect()
 }
 
 fn label(value: f64, digits: usize) -> String {
@@ -204,7 +224,10 @@ mod tests {
     fn an_outlier_of_a_faint_series_does_not_flatten_the_rest() {
         let mut points: Vec<[f64; 2]> = (0..100).map(|i| [f64::from(i), 1.0 + f64::from(i % 2)]).collect();
         points[50][1] = 1e6;
-        let plot = |mark| Plot { series: vec![Series { name: String::new(), color: 0, mark, points: points.clone() }], ..Plot::default() };
+        let plot = |mark| Plot {
+            series: vec![Series { name: String::new(), color: 0, mark, points: points.clone() }],
+            ..Plot::default()
+        };
         assert!(range_y(&plot(Mark::Faint), |v| v)[1] < 3.0);
         assert!(range_y(&plot(Mark::Line), |v| v)[1] > 1e6);
     }

@@ -51,7 +51,9 @@ pub trait Experiment {
     /// # Errors
     /// If the experiment is not generative, or the data fails.
     fn generate(&self, _n: usize) -> Result<Picture> {
-        Err(Error::Refused("a run of this kind has nothing to generate; a run of a GAN recipe has (see `metaforge recipes`)".into()))
+        Err(Error::Refused(
+            "a run of this kind has nothing to generate; a run of a GAN recipe has (see `metaforge recipes`)".into(),
+        ))
     }
 }
 

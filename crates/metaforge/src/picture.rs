@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn colors_keep_their_channels() {
-        let picture = Picture::grid(&Tensor::new([1, 1, 1, 3], vec![1.0, 0.5, 0.0]), Layout { columns: 1, scale: 1, gap: 0 });
+        let picture =
+            Picture::grid(&Tensor::new([1, 1, 1, 3], vec![1.0, 0.5, 0.0]), Layout { columns: 1, scale: 1, gap: 0 });
         assert_eq!(picture.0.get_pixel(0, 0).0, [255, 128, 0]);
     }
 

@@ -93,9 +93,11 @@ impl Progress {
 }
 
 fn bar(label: &str, done: u64, steps: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix:.bold}  {bar:24.cyan/dim} {pos}/{len}  {wide_msg}  {per_sec:.dim} {eta} left")
-        .expect("the template is well-formed")
-        .progress_chars("━╸─");
+    let style = ProgressStyle::with_template(
+        "{prefix:.bold} {bar:14.cyan/dim} {pos}/{len} {eta} left {per_sec:.dim}  {wide_msg}",
+    )
+    .expect("the template is well-formed")
+    .progress_chars("━╸─");
     let bar = ProgressBar::new(steps).with_style(style).with_prefix(label.to_owned()).with_position(done);
     // Without this the time that the steps before took would count into the rate.
     bar.reset_eta();

@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::experiment::Figure;
 use crate::experiments;
 use crate::recipe::{Draft, Recipe};
+use crate::report;
 use crate::run::{self, Summary};
 use crate::store::write_whole;
 use crate::train::{self, Job, train};
-use crate::report;
 
 /// One part: its folder and the prefix of its keys in `--set`, its title, the recipe and what is changed of it.
 struct Part {

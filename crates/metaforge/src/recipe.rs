@@ -85,11 +85,14 @@ impl Draft {
         if !path.exists() {
             let names = carried().iter().map(|(name, _)| *name);
             let near = nearest(recipe, names).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
-            let what = format!("there is no recipe or file of that name{near} (`metaforge recipes` lists what there is)");
+            let what =
+                format!("there is no recipe or file of that name{near} (`metaforge recipes` lists what there is)");
             return Err(Error::Recipe { origin: recipe.into(), what });
         }
         let text = fs::read_to_string(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::InvalidData => Error::Recipe { origin: recipe.into(), what: "is not a text file".into() },
+            std::io::ErrorKind::InvalidData => {
+                Error::Recipe { origin: recipe.into(), what: "is not a text file".into() }
+            }
             _ => Error::io("read", path)(e),
         })?;
         Draft::parse(recipe, &text)
@@ -103,7 +106,11 @@ impl Draft {
         let wrong = |e: toml::de::Error| {
             let place = e.span().map_or(String::new(), |span| {
                 let before = text.get(..span.start).unwrap_or(text);
-                format!(":{}:{}", before.matches('\n').count() + 1, before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1)
+                format!(
+                    ":{}:{}",
+                    before.matches('\n').count() + 1,
+                    before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1
+                )
             });
             Error::Recipe { origin: format!("{origin}{place}"), what: e.message().replace('\n', " ") }
         };
@@ -154,7 +161,8 @@ impl Draft {
         let serde = |e: toml::de::Error| wrong(one_line(e));
         let head: Table = HEAD.iter().filter_map(|&key| Some((key.to_owned(), self.table.remove(key)?))).collect();
         self.table.remove("kind");
-        let Head { name, about, seed, steps, log_every, sample_every, checkpoint_every } = head.try_into().map_err(serde)?;
+        let Head { name, about, seed, steps, log_every, sample_every, checkpoint_every } =
+            head.try_into().map_err(serde)?;
         let kind = Kind::read(&kind, self.table).map_err(serde)?;
         let recipe = Recipe { name, about, seed, steps, log_every, sample_every, checkpoint_every, kind };
         recipe.check().map_err(wrong)?;
@@ -166,7 +174,10 @@ impl Recipe {
     fn check(&self) -> std::result::Result<(), String> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(plain) {
-            return Err(format!("`name` is `{}`; it names a folder, so it is made of letters, digits, `-`, `_` and `.`", self.name));
+            return Err(format!(
+                "`name` is `{}`; it names a folder, so it is made of letters, digits, `-`, `_` and `.`",
+                self.name
+            ));
         }
         if i64::try_from(self.seed).is_err() {
             return Err(format!("`seed` is {}; it is at most {}", self.seed, i64::MAX));
@@ -234,7 +245,9 @@ fn compare(table: &mut Table, model: &Table, above: &str, known: &[String]) -> s
         match (table.get_mut(key), like) {
             (None, _) => return Err(format!("`{full}` is missing; it takes {}", describe(like))),
             (Some(Value::Table(inner)), Value::Table(like)) => compare(inner, like, &format!("{full}."), known)?,
-            (Some(slot @ Value::Integer(_)), Value::Float(_)) => *slot = Value::Float(slot.as_integer().unwrap_or(0) as f64),
+            (Some(slot @ Value::Integer(_)), Value::Float(_)) => {
+                *slot = Value::Float(slot.as_integer().unwrap_or(0) as f64)
+            }
             (Some(value), like) if value.same_type(like) => {}
             (Some(value), like) => return Err(format!("`{full}` takes {}, not {}", describe(like), one_line(value))),
         }
@@ -267,6 +280,7 @@ pub(crate) fn one_line(message: impl std::fmt::Display) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use metaforge_meta::Order;
 
     const CARRIED: &str = "glyphs-maml-5w1s";
 
@@ -291,8 +305,12 @@ mod tests {
 
     #[test]
     fn every_kind_is_carried_by_the_name_that_it_writes() {
-        let kinds: std::collections::BTreeSet<_> =
-            carried().iter().map(|(name, _)| Draft::open(name).unwrap().finish().unwrap().to_toml().parse::<Table>().unwrap()["kind"].to_string()).collect();
+        let kinds: std::collections::BTreeSet<_> = carried()
+            .iter()
+            .map(|(name, _)| {
+                Draft::open(name).unwrap().finish().unwrap().to_toml().parse::<Table>().unwrap()["kind"].to_string()
+            })
+            .collect();
         assert_eq!(kinds, KINDS.iter().map(|kind| format!("\"{kind}\"")).collect());
     }
 
@@ -336,7 +354,9 @@ mod tests {
     #[test]
     fn single_keys_are_set_by_their_type() {
         let mut draft = Draft::open("sinusoid-maml").unwrap();
-        for assignment in ["optimizer.lr=1", "steps = 1_000", "inner.order=first", "model.hidden=[8, 8, 8]", "name=\"mine\""] {
+        for assignment in
+            ["optimizer.lr=1", "steps = 1_000", "inner.order=first", "model.hidden=[8, 8, 8]", "name=\"mine\""]
+        {
             draft.set(assignment).unwrap();
         }
         let recipe = draft.finish().unwrap();

@@ -40,7 +40,8 @@ pub fn of_runs(folder: &Path, title: &str, lead: &str, runs: &[(&str, PathBuf)])
     let mut body = format!("<h1>{}</h1>\n<p class=\"lead\">{}</p>\n", escape(title), escape(lead));
     for (title, run) in runs {
         let section = Section::read(run)?;
-        let _ = write!(body, "<section>\n<h2>{}</h2>\n<p class=\"about\">{}</p>\n", escape(title), escape(&section.about));
+        let _ =
+            write!(body, "<section>\n<h2>{}</h2>\n<p class=\"about\">{}</p>\n", escape(title), escape(&section.about));
         body += &section.body();
         body += "</section>\n";
     }
@@ -101,7 +102,11 @@ impl Section {
             html += &figure(plot);
         }
         html += "</div>\n";
-        let _ = write!(html, "<details><summary>Effective configuration</summary><pre>{}</pre></details>\n", escape(&self.config));
+        let _ = write!(
+            html,
+            "<details><summary>Effective configuration</summary><pre>{}</pre></details>\n",
+            escape(&self.config)
+        );
         html
     }
 }
@@ -110,14 +115,19 @@ fn figures(summary: &Summary) -> String {
     let mut html = String::from("<div class=\"cards\">\n");
     for f in summary.figures.iter().take(CARDS) {
         let (value, note) = (escape(&f.shown()), escape(&f.note));
-        let _ = write!(html, "<div class=\"card\"><div class=\"value\">{value}</div><div>{}</div><div class=\"note\">{note}</div></div>\n", escape(&f.label));
+        let _ = write!(
+            html,
+            "<div class=\"card\"><div class=\"value\">{value}</div><div>{}</div><div class=\"note\">{note}</div></div>\n",
+            escape(&f.label)
+        );
     }
     html += "</div>\n";
     if summary.figures.len() > CARDS {
         html += "<table>\n<tr><th>figure</th><th class=\"number\">value</th><th>to compare</th></tr>\n";
         for f in &summary.figures {
             let row = [&f.label, &f.shown(), &f.note].map(|cell| escape(cell));
-            let _ = write!(html, "<tr><td>{}</td><td class=\"number\">{}</td><td>{}</td></tr>\n", row[0], row[1], row[2]);
+            let _ =
+                write!(html, "<tr><td>{}</td><td class=\"number\">{}</td><td>{}</td></tr>\n", row[0], row[1], row[2]);
         }
         html += "</table>\n";
     }
@@ -135,7 +145,8 @@ fn figures(summary: &Summary) -> String {
 
 fn thousands(n: usize) -> String {
     let digits = n.to_string();
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
     groups.join(",")
 }
 
@@ -158,7 +169,13 @@ fn curves(log: &[Line]) -> Vec<Plot> {
             let line = |name, mark, points| Series { name, color, mark, points };
             [line(String::new(), Mark::Faint, thinned(raw)), line(name, Mark::Line, smooth)]
         });
-        Plot { title: title.replace('_', " "), x: "step".into(), y: String::new(), log_y: low > 0.0 && high > 100.0 * low, series: series.collect() }
+        Plot {
+            title: title.replace('_', " "),
+            x: "step".into(),
+            y: String::new(),
+            log_y: low > 0.0 && high > 100.0 * low,
+            series: series.collect(),
+        }
     };
     charts.into_iter().map(plot).collect()
 }
@@ -177,7 +194,8 @@ fn smoothed(points: &[[f64; 2]]) -> Vec<[f64; 2]> {
 
 fn thinned(points: &[[f64; 2]]) -> Vec<[f64; 2]> {
     let every = points.len().div_ceil(POINTS).max(1);
-    let mean = |group: &[[f64; 2]]| [0, 1].map(|axis| group.iter().map(|point| point[axis]).sum::<f64>() / group.len() as f64);
+    let mean =
+        |group: &[[f64; 2]]| [0, 1].map(|axis| group.iter().map(|point| point[axis]).sum::<f64>() / group.len() as f64);
     points.chunks(every).map(mean).collect()
 }
 
@@ -200,7 +218,10 @@ fn pictures(folder: &Path) -> Result<BTreeMap<String, BTreeMap<u64, PathBuf>>> {
 fn gallery(name: &str, steps: &BTreeMap<u64, PathBuf>) -> String {
     let Some((last, path)) = steps.last_key_value() else { return String::new() };
     let title = escape(&name.replace(['-', '_'], " "));
-    let mut html = format!("<figure class=\"picture\">{}<figcaption><b>{title}</b> after step {last}</figcaption></figure>\n", embedded(path, &title));
+    let mut html = format!(
+        "<figure class=\"picture\">{}<figcaption><b>{title}</b> after step {last}</figcaption></figure>\n",
+        embedded(path, &title)
+    );
     let earlier: Vec<_> = steps.iter().take(steps.len() - 1).collect();
     if !earlier.is_empty() {
         html += "<div class=\"strip\">\n";

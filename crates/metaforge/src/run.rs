@@ -108,7 +108,9 @@ impl Run {
         for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
             let path = entry.map_err(Error::io("read", folder))?.path();
             // What a kill in the first moments of a run leaves is as good as nothing.
-            if path.extension().is_some_and(|end| end == UNFINISHED) || path.file_name().is_some_and(|name| name == METRICS) {
+            if path.extension().is_some_and(|end| end == UNFINISHED)
+                || path.file_name().is_some_and(|name| name == METRICS)
+            {
                 continue;
             }
             others.push(path);
@@ -265,7 +267,10 @@ fn difference(path: &Path, held: &str, wanted: &str) -> Result<Option<String>> {
     let parse = |text: &str| text.parse::<toml::Table>();
     let held = parse(held).map_err(|e| Error::Damaged {
         path: path.into(),
-        what: format!("{}; replace the run with --force or name another folder with --out", crate::recipe::one_line(e.message())),
+        what: format!(
+            "{}; replace the run with --force or name another folder with --out",
+            crate::recipe::one_line(e.message())
+        ),
     })?;
     let wanted = parse(wanted).expect("an effective configuration is TOML");
     Ok(differing(&held, &wanted, ""))
@@ -274,7 +279,9 @@ fn difference(path: &Path, held: &str, wanted: &str) -> Result<Option<String>> {
 fn differing(held: &toml::Table, wanted: &toml::Table, above: &str) -> Option<String> {
     let missing = held.keys().filter(|key| !wanted.contains_key(*key));
     wanted.keys().chain(missing).find_map(|key| match (held.get(key), wanted.get(key)) {
-        (Some(toml::Value::Table(held)), Some(toml::Value::Table(wanted))) => differing(held, wanted, &format!("{above}{key}.")),
+        (Some(toml::Value::Table(held)), Some(toml::Value::Table(wanted))) => {
+            differing(held, wanted, &format!("{above}{key}."))
+        }
         (held, wanted) if held == wanted => None,
         (held, wanted) => {
             let shown = |value: Option<&toml::Value>| value.map_or("not set".into(), toml::Value::to_string);
@@ -293,15 +300,19 @@ pub fn read_checkpoint(folder: &Path) -> Result<(Position, Params)> {
         let what = "has no checkpoint yet; train it up to its first one".into();
         return Err(Error::Folder { folder: folder.into(), what });
     }
-    let unusable = |what: String| {
-        Error::Damaged { path: path.clone(), what: format!("{what}; put a whole copy there, or train the run anew with --force") }
+    let unusable = |what: String| Error::Damaged {
+        path: path.clone(),
+        what: format!("{what}; put a whole copy there, or train the run anew with --force"),
     };
     let all = file::read(&path).map_err(|e| match e {
         metaforge_nn::Error::Corrupt { what, .. } => unusable(what),
         other => other.into(),
     })?;
     let position = Position::from_tensors(&all.split_prefix(OF_POSITION));
-    Ok((position.ok_or_else(|| unusable("it does not say where training was".into()))?, all.split_prefix(OF_EXPERIMENT)))
+    Ok((
+        position.ok_or_else(|| unusable("it does not say where training was".into()))?,
+        all.split_prefix(OF_EXPERIMENT),
+    ))
 }
 
 /// The text of a run's configuration.

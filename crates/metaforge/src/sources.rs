@@ -21,7 +21,11 @@ const PARTS: [f64; 2] = [0.64, 0.16];
 ///
 /// # Errors
 /// If the data folder is not there, or not whole.
-pub fn classes<const N: usize>(source: ClassSource, parts: [Split; N], data: Option<&Path>) -> Result<[Arc<dyn Classes>; N]> {
+pub fn classes<const N: usize>(
+    source: ClassSource,
+    parts: [Split; N],
+    data: Option<&Path>,
+) -> Result<[Arc<dyn Classes>; N]> {
     let mut found: Vec<Arc<dyn Classes>> = Vec::with_capacity(N);
     match source {
         ClassSource::Glyphs => {

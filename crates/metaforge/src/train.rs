@@ -73,7 +73,8 @@ pub fn train(job: &Job<'_>, build: impl FnOnce() -> Result<Box<dyn Experiment>>)
             (run, position)
         }
     };
-    let mut progress = if job.quiet { Progress::silent() } else { Progress::new(job.label, position.step, job.schedule.steps) };
+    let mut progress =
+        if job.quiet { Progress::silent() } else { Progress::new(job.label, position.step, job.schedule.steps) };
     if position.step > 0 {
         progress.note(&format!("resuming at step {} of {}", position.step, job.schedule.steps));
     }
@@ -151,7 +152,9 @@ fn steps(
 fn check(metrics: &Metrics, step: u64, run: &Run) -> Result<()> {
     match metrics.not_finite() {
         None => Ok(()),
-        Some((name, value)) => Err(Error::Diverged { step, name: name.into(), value, checkpoint: run.last_checkpoint() }),
+        Some((name, value)) => {
+            Err(Error::Diverged { step, name: name.into(), value, checkpoint: run.last_checkpoint() })
+        }
     }
 }
 
@@ -169,6 +172,8 @@ fn checked(evaluation: Evaluation) -> Result<Evaluation> {
     let spoilt = |half: f64| !half.is_finite();
     match evaluation.figures.iter().find(|f| spoilt(f.value) || f.ci95.is_some_and(spoilt)) {
         None => Ok(evaluation),
-        Some(f) => Err(Error::Refused(format!("the evaluation gave {} for {}, which is not a number", f.shown(), f.label))),
+        Some(f) => {
+            Err(Error::Refused(format!("the evaluation gave {} for {}, which is not a number", f.shown(), f.label)))
+        }
     }
 }

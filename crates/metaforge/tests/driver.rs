@@ -30,7 +30,14 @@ struct Quadratic {
 
 impl Quadratic {
     fn new() -> Quadratic {
-        Quadratic { x: vec![0.0; SIZE], velocity: vec![0.0; SIZE], rate: 0.05, fail_at: None, stop_at: None, pause: Duration::ZERO }
+        Quadratic {
+            x: vec![0.0; SIZE],
+            velocity: vec![0.0; SIZE],
+            rate: 0.05,
+            fail_at: None,
+            stop_at: None,
+            pause: Duration::ZERO,
+        }
     }
 }
 
@@ -57,7 +64,10 @@ impl Experiment for Quadratic {
             *v = 0.9 * *v - self.rate * gap;
             *x += *v;
         }
-        Ok(Metrics::new().with("loss", loss).with("size/first", self.x[0].into()).with("size/last", self.x[SIZE - 1].into()))
+        Ok(Metrics::new()
+            .with("loss", loss)
+            .with("size/first", self.x[0].into())
+            .with("size/last", self.x[SIZE - 1].into()))
     }
 
     fn samples(&self) -> Result<Vec<(String, Picture)>> {
@@ -83,7 +93,11 @@ impl Experiment for Quadratic {
 
     fn evaluate(&self) -> Result<Evaluation> {
         let error = self.x.iter().enumerate().map(|(i, x)| f64::from((x - i as f32).abs())).fold(0.0, f64::max);
-        Ok(Evaluation { protocol: "The largest error.".into(), figures: vec![Figure::new("error", "error", error, Unit::Number)], ..Default::default() })
+        Ok(Evaluation {
+            protocol: "The largest error.".into(),
+            figures: vec![Figure::new("error", "error", error, Unit::Number)],
+            ..Default::default()
+        })
     }
 }
 
@@ -129,10 +143,17 @@ fn a_run_learns_and_leaves_what_it_promises() {
     }
     let (lines, _, samples, _) = result(&folder);
     assert_eq!(lines.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [7, 14, 21, 28, 35, 42, 49, 56, 60]);
-    assert_eq!(samples.iter().map(|(p, _)| p.to_str().unwrap()).collect::<Vec<_>>(), ["x-000020.png", "x-000040.png", "x-000060.png"]);
+    assert_eq!(
+        samples.iter().map(|(p, _)| p.to_str().unwrap()).collect::<Vec<_>>(),
+        ["x-000020.png", "x-000040.png", "x-000060.png"]
+    );
     let summary = run::read_summary(&folder).unwrap().unwrap();
     assert_eq!((summary.steps, summary.parameters), (STEPS, SIZE));
-    assert!(summary.figures[0].value < 1.5, "the noise is at most a half and the target up to 7: {:?}", summary.figures);
+    assert!(
+        summary.figures[0].value < 1.5,
+        "the noise is at most a half and the target up to 7: {:?}",
+        summary.figures
+    );
 }
 
 #[test]
@@ -207,9 +228,15 @@ fn a_finished_run_is_left_alone_and_another_configuration_is_refused() {
     assert_eq!(run_with(&job(&folder), |q| q.fail_at = Some(1)).unwrap(), Outcome::WasFinished);
     let other = CONFIG.replace("0.05", "0.5");
     let e = run_with(&Job { config: &other, ..job(&folder) }, |_| {}).unwrap_err().to_string();
-    assert!(e.contains("optimizer.lr is 0.05 there and 0.5 here") && e.contains("--out") && e.contains("--force"), "{e}");
+    assert!(
+        e.contains("optimizer.lr is 0.05 there and 0.5 here") && e.contains("--out") && e.contains("--force"),
+        "{e}"
+    );
     assert_eq!(result(&folder), before);
-    assert!(matches!(run_with(&Job { config: &other, force: true, ..job(&folder) }, |_| {}).unwrap(), Outcome::Finished(_)));
+    assert!(matches!(
+        run_with(&Job { config: &other, force: true, ..job(&folder) }, |_| {}).unwrap(),
+        Outcome::Finished(_)
+    ));
 }
 
 #[test]
@@ -226,7 +253,11 @@ fn a_figure_that_is_no_number_stops_training_by_name_and_keeps_the_checkpoint() 
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("diverging");
     let diverging = |q: &mut Quadratic| q.rate = 1e6;
-    let e = run_with(&Job { schedule: Schedule { checkpoint_every: 1, ..job(&folder).schedule }, ..job(&folder) }, diverging).unwrap_err();
+    let e = run_with(
+        &Job { schedule: Schedule { checkpoint_every: 1, ..job(&folder).schedule }, ..job(&folder) },
+        diverging,
+    )
+    .unwrap_err();
     let Error::Diverged { step, ref name, value, .. } = e else { panic!("{e}") };
     assert!(step > 1 && !value.is_finite() && (name == "loss" || name.contains('x')), "{e}");
     assert!(e.to_string().contains(&format!("at step {}", step - 1)), "{e}");
@@ -280,7 +311,16 @@ fn two_runs_cannot_train_in_one_folder() {
 fn the_report_is_one_file_that_shows_figures_curves_and_pictures() {
     let (_dir, folder) = uninterrupted();
     let page = fs::read_to_string(metaforge::report::of_run(&folder).unwrap()).unwrap();
-    for wanted in ["<h1>quadratic</h1>", "a test", "The largest error.", "<polyline", "data:image/png;base64,", "lr = 0.05", "after step 60", "step 20"] {
+    for wanted in [
+        "<h1>quadratic</h1>",
+        "a test",
+        "The largest error.",
+        "<polyline",
+        "data:image/png;base64,",
+        "lr = 0.05",
+        "after step 60",
+        "step 20",
+    ] {
         assert!(page.contains(wanted), "{wanted}");
     }
     let outside = page.replace("http://www.w3.org", "");

@@ -81,6 +81,46 @@ fn one_and_two_threads_give_the_same_weights() {
     }
 }
 
+/// Starts a long run, waits until its log has a line, and ends it by a signal; gives its exit code and what it said.
+#[cfg(unix)]
+fn ended_by(signal: &str, folder: &Path) -> (Option<i32>, String) {
+    let log = folder.join("metrics.jsonl");
+    let lines = || fs::read_to_string(&log).unwrap_or_default().lines().count();
+    let before = lines();
+    let child = Command::new(env!("CARGO_BIN_EXE_metaforge"))
+        .args(["train", "sinusoid-maml", "--set", "log_every=10", "--set", "checkpoint_every=10", "--out"])
+        .arg(folder)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let began = std::time::Instant::now();
+    while lines() <= before && began.elapsed().as_secs() < 60 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("there is a `kill`");
+    assert!(sent.success());
+    let out = child.wait_with_output().unwrap();
+    (out.status.code(), text(&out.stderr))
+}
+
+#[test]
+#[cfg(unix)]
+fn a_run_that_is_stopped_or_killed_goes_on_from_its_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let (code, said) = ended_by("-INT", &run);
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("resume with: metaforge train") && said.contains("config.toml"), "{said}");
+    let (code, said) = ended_by("-KILL", &run);
+    assert!(code.is_none() && said.contains("resuming at step"), "{said}");
+    let (code, said) = ended_by("-INT", &run);
+    assert!(code == Some(130) && said.contains("resuming at step"), "{said}");
+    let leftovers =
+        fs::read_dir(&run).unwrap().filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "part"));
+    assert_eq!(leftovers.count(), 0);
+    succeeds(&["eval", run.to_str().unwrap(), "--tasks", "5"]);
+}
+
 #[test]
 fn what_is_not_a_recipe_or_a_key_is_named() {
     fails(&["train", "glyphs-proto-5w1"], &["glyphs-proto-5w1", "did you mean `glyphs-proto-5w1s`"]);

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use metaforge_data::{Classes, EpisodeConfig, EpisodeSampler, Rotations};
 use metaforge_meta::{
-    self as meta, Clip, EpisodeLearner, Maml, MetaTrainer, Objective, Order, ProtoNet, Statistics, TrainConfig,
+    self as meta, Clip, EpisodeLearner, Maml, MetaTrainer, Objective, ProtoNet, Statistics, TrainConfig,
 };
 use metaforge_nn::{Model, Params, zoo};
 
-use super::{optimizer, schedule, unknown};
+use super::{optimizer, schedule};
 use crate::chart::{Mark, Plot, Series};
 use crate::error::Result;
 use crate::experiment::{Evaluation, Experiment, Figure, Unit};
 use crate::metrics::Metrics;
-use crate::recipe::{self, BatchNorm, ConvNet, EpisodeData, EpisodeEval, Task};
+use crate::picture::{Layout, Picture};
+use crate::recipe::{self, ConvName, ConvNet, EpisodeData, EpisodeEval, Task};
 use crate::sources;
 
 /// Test episodes are another stream than those of training, and the same for every seed.
@@ -31,8 +32,7 @@ pub(super) struct Episodes {
 
 /// The experiment of a recipe of kind `proto`.
 pub(super) fn proto(recipe: &recipe::Proto, seed: u64, data: Option<&Path>) -> Result<Episodes> {
-    let model = |shape| network(&recipe.model, shape, None);
-    let learner = |shape| Ok(Arc::new(ProtoNet::new(model(shape)?)) as Arc<dyn EpisodeLearner>);
+    let learner = |shape| Arc::new(ProtoNet::new(network(recipe.model, shape, None))) as Arc<dyn EpisodeLearner>;
     Episodes::new(learner, recipe.data, recipe.task, &recipe.optimizer, recipe.eval, seed, data)
 }
 
@@ -40,40 +40,31 @@ pub(super) fn proto(recipe: &recipe::Proto, seed: u64, data: Option<&Path>) -> R
 pub(super) fn maml(recipe: &recipe::Maml, seed: u64, data: Option<&Path>) -> Result<Episodes> {
     let inner = recipe.inner;
     let learner = |shape| {
-        let model = network(&recipe.model, shape, Some(recipe.task.train_ways))?;
+        let model = network(recipe.model, shape, Some(recipe.task.train_ways));
         let maml = Maml {
             steps: inner.steps,
             lr: inner.lr,
             eval_steps: inner.eval_steps,
-            order: order(inner.order),
+            order: inner.order,
+            statistics: recipe.eval.batch_norm,
             ..Maml::new(model, Objective::CrossEntropy)
         };
-        Ok(Arc::new(maml) as Arc<dyn EpisodeLearner>)
+        Arc::new(maml) as Arc<dyn EpisodeLearner>
     };
     Episodes::new(learner, recipe.data, recipe.task, &recipe.optimizer, recipe.eval, seed, data)
 }
 
-/// The meta-learner's word for a recipe's `order`.
-pub(super) fn order(order: recipe::Order) -> Order {
-    match order {
-        recipe::Order::Second => Order::Second,
-        recipe::Order::First => Order::First,
-    }
-}
-
-fn network(net: &ConvNet, shape: [usize; 3], ways: Option<usize>) -> Result<Model> {
-    let [h, w, c] = shape;
-    let layers = match net.name.as_str() {
-        "conv4" => zoo::conv4(net.channels, ways),
-        "conv4-strided" => zoo::conv4_strided(net.channels, ways),
-        other => return Err(unknown("model.name", other, &["conv4", "conv4-strided"])),
+fn network(net: ConvNet, [h, w, c]: [usize; 3], ways: Option<usize>) -> Model {
+    let layers = match net.name {
+        ConvName::Conv4 => zoo::conv4(net.channels, ways),
+        ConvName::Conv4Strided => zoo::conv4_strided(net.channels, ways),
     };
-    Ok(Model::new(layers, [1, h, w, c]))
+    Model::new(layers, [1, h, w, c])
 }
 
 impl Episodes {
     fn new(
-        learner: impl Fn([usize; 3]) -> Result<Arc<dyn EpisodeLearner>>,
+        learner: impl Fn([usize; 3]) -> Arc<dyn EpisodeLearner>,
         data: EpisodeData,
         task: Task,
         rule: &recipe::Optimizer,
@@ -94,9 +85,19 @@ impl Episodes {
             clip: (rule.clip > 0.0).then_some(Clip::Norm(rule.clip)),
             seed,
         };
-        let learner = learner(train.image_shape())?;
+        let learner = learner(train.image_shape());
         let trainer = MetaTrainer::new(learner, Arc::new(train), optimizer(rule), config)?;
         Ok(Episodes { trainer, test, task, eval, rotations })
+    }
+}
+
+impl Episodes {
+    /// The first test episode, a class a row: what is learned from it, and what is asked.
+    fn picture(&self) -> Picture {
+        let (episode, [h, w, c]) = (self.test.episode(0), self.test.image_shape());
+        let Task { ways, shots, queries, .. } = self.task;
+        let support = episode.support_x.reshape([ways, shots, h, w, c]);
+        Picture::rows(&support, &episode.query_x.reshape([ways, queries, h, w, c]), Layout::columns(1))
     }
 }
 
@@ -121,11 +122,7 @@ impl Experiment for Episodes {
     }
 
     fn evaluate(&self) -> Result<Evaluation> {
-        let statistics = match self.eval.batch_norm {
-            BatchNorm::Transductive => Statistics::Transductive,
-            BatchNorm::Inductive => Statistics::Inductive,
-        };
-        let found = self.trainer.evaluate(&self.test, self.eval.tasks as u64, statistics)?;
+        let found = self.trainer.evaluate(&self.test, self.eval.tasks as u64, self.eval.batch_norm)?;
         let Task { ways, shots, queries, .. } = self.task;
         let last = found.last();
         let chance = format!("chance is {:.0} %", 100.0 / ways as f64);
@@ -138,7 +135,7 @@ impl Experiment for Episodes {
         let mut plots = Vec::new();
         if found.scores.len() > 1 {
             for (steps, score) in found.scores.iter().enumerate() {
-                let label = format!("accuracy after {steps} steps");
+                let label = format!("accuracy after {}", in_words(steps));
                 let figure = Figure::new(format!("accuracy_step{steps}"), label, score.metric.mean, Unit::Fraction);
                 figures.push(figure.with_ci95(score.metric.ci95));
             }
@@ -161,6 +158,11 @@ impl Experiment for Episodes {
         );
         Ok(Evaluation { protocol, tasks: found.tasks, figures, plots, pictures: Vec::new() })
     }
+}
+
+/// `1 step`, `2 steps`.
+pub(super) fn in_words(steps: usize) -> String {
+    format!("{steps} step{}", if steps == 1 { "" } else { "s" })
 }
 
 /// A curve over the steps of adaptation.

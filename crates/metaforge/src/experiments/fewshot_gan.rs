@@ -6,7 +6,9 @@ use std::sync::Arc;
 use metaforge_autodiff::{Key, Par, Tensor};
 use metaforge_data::{Classes, EpisodeConfig, EpisodeSampler, Rotations};
 use metaforge_fusion::evaluate::{Embedding, Ranking, Subject, rank};
-use metaforge_fusion::{self as fusion, FewShotConfig, FewShotGan, FewShotTrainer, InnerConfig, InnerGame, Players, fewshot_gan};
+use metaforge_fusion::{
+    self as fusion, FewShotConfig, FewShotGan, FewShotTrainer, InnerConfig, InnerGame, Players, fewshot_gan,
+};
 use metaforge_gan::Rule;
 use metaforge_meta::{MetaTrainer, ProtoNet, TrainConfig};
 use metaforge_nn::{Adam, Model, Params, zoo};
@@ -46,7 +48,11 @@ pub(super) fn build(recipe: &recipe::FewshotGan, seed: u64, data: Option<&Path>)
     let [train, test] = sources::classes(recipe.data.source, [recipe.data.split, recipe.eval.split], data)?;
     let (task, inner, eval) = (recipe.task, recipe.inner.clone(), recipe.eval);
     if eval.tasks > test.classes() {
-        return Err(Error::Refused(format!("`eval.tasks` is {}, the data has {} unseen classes", eval.tasks, test.classes())));
+        return Err(Error::Refused(format!(
+            "`eval.tasks` is {}, the data has {} unseen classes",
+            eval.tasks,
+            test.classes()
+        )));
     }
     let gan = FewShotGan {
         adversarial: inner.adversarial,
@@ -61,12 +67,8 @@ pub(super) fn build(recipe: &recipe::FewshotGan, seed: u64, data: Option<&Path>)
     // A task is one class; its one query image is not looked at.
     let episode = EpisodeConfig { ways: 1, shots: task.shots, queries: 1, rotations: recipe.data.rotations };
     let tasks = EpisodeSampler::new(train.clone(), episode, seed)?;
-    let config = FewShotConfig {
-        inner_steps: inner.steps,
-        meta_batch: task.meta_batch,
-        outer: rule(&recipe.optimizer),
-        seed,
-    };
+    let config =
+        FewShotConfig { inner_steps: inner.steps, meta_batch: task.meta_batch, outer: rule(&recipe.optimizer), seed };
     let trainer = FewShotTrainer::new(game, Arc::new(tasks), config)?;
     Ok(FewshotDrawing { trainer, untrained, train, test, shots: task.shots, inner, eval })
 }
@@ -77,9 +79,8 @@ impl FewshotDrawing {
         let key = Key::new(CHOICE);
         let n = n.min(self.test.classes());
         let classes = index::sample(&mut key.rng(), self.test.classes(), n);
-        let subject = |class: usize| {
-            Ok(Subject::draw(self.test.as_ref(), class, self.shots, REFERENCE, key.fold(class as u64))?)
-        };
+        let subject =
+            |class: usize| Ok(Subject::draw(self.test.as_ref(), class, self.shots, REFERENCE, key.fold(class as u64))?);
         classes.iter().map(subject).collect()
     }
 
@@ -161,21 +162,39 @@ impl Experiment for FewshotDrawing {
         let (trained, control) = (ranked(self.trainer.players())?, ranked(&self.untrained)?);
         let of = trained.classes;
         let figures = vec![
-            Figure::new("top1", format!("drawn images nearest to their own class of {of}"), trained.top1, Unit::Fraction)
-                .with_ci95(trained.interval)
-                .with_note(format!("real drawings have {:.0} %, chance is {:.0} %", 100.0 * trained.real_top1, 100.0 / of as f64)),
+            Figure::new(
+                "top1",
+                format!("drawn images nearest to their own class of {of}"),
+                trained.top1,
+                Unit::Fraction,
+            )
+            .with_ci95(trained.interval)
+            .with_note(format!(
+                "real drawings have {:.0} %, chance is {:.0} %",
+                100.0 * trained.real_top1,
+                100.0 / of as f64
+            )),
             Figure::new("top1_control", "the same steps without meta-training", control.top1, Unit::Fraction)
                 .with_ci95(control.interval),
             Figure::new("top1_real", "real drawings nearest to their own class", trained.real_top1, Unit::Fraction),
             Figure::new("mean_rank", "mean rank of the right class", trained.mean_rank, Unit::Number),
             Figure::new("diversity", "spread within a class, real drawings = 1", trained.diversity, Unit::Number)
                 .with_note(format!("control {:.2}", control.diversity)),
-            Figure::new("novelty", "distance to the nearest support image, real drawings = 1", trained.novelty, Unit::Number)
-                .with_note(format!("copies have 0; control {:.2}", control.novelty)),
+            Figure::new(
+                "novelty",
+                "distance to the nearest support image, real drawings = 1",
+                trained.novelty,
+                Unit::Number,
+            )
+            .with_note(format!("copies have 0; control {:.2}", control.novelty)),
         ];
         let protocol = format!(
             "{of} classes of the {} part, {} support images each, {} steps of both players, {} images drawn of each; nearest of the classes' prototypes (means of other real drawings) in the embedding of {}.",
-            self.eval.split.name(), trained.shots, trained.steps, trained.samples, trained.embedding,
+            self.eval.split.name(),
+            trained.shots,
+            trained.steps,
+            trained.samples,
+            trained.embedding,
         );
         let pictures = vec![
             ("support_and_drawn".into(), self.rows(SHOWN[0], self.trainer.players())?),

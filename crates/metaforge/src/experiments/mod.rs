@@ -9,7 +9,7 @@ use std::path::Path;
 
 use metaforge_nn::{Adam, Optimizer, Schedule, Sgd};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::experiment::Experiment;
 use crate::recipe::{self, Kind, OptimizerName, Recipe};
 
@@ -41,9 +41,4 @@ fn schedule(table: &recipe::Optimizer) -> Schedule {
         0 => Schedule::Constant(table.lr),
         every => Schedule::Step { rate: table.lr, every, factor: 0.5 },
     }
-}
-
-/// A name that a recipe gives and that there is not.
-fn unknown(key: &str, given: &str, known: &[&str]) -> Error {
-    Error::Refused(format!("`{key}` is \"{given}\"; there is {}", known.join(", ")))
 }

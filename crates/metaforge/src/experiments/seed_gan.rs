@@ -7,7 +7,7 @@ use metaforge_autodiff::{Key, Tensor};
 use metaforge_data::ImageSet;
 use metaforge_gan::classifier::images_of;
 use metaforge_gan::metrics::{fcd, kcd};
-use metaforge_gan::{self as gan, Classifier, ClassifierConfig, Gan, GanTrainer, Rule, TrainerConfig, seed};
+use metaforge_gan::{self as gan, Classifier, ClassifierConfig, Gan, GanTrainer, Penalty, Rule, TrainerConfig, seed};
 use metaforge_nn::{Adam, Params, Sgd};
 
 use super::schedule;
@@ -45,7 +45,8 @@ pub(super) fn build(recipe: &recipe::SeedGan, seed: u64, data: Option<&Path>) ->
         average: (recipe.game.average > 0.0).then_some(recipe.game.average),
         seed,
     };
-    let game = Gan { loss: recipe.game.loss, ..seed::seed_gan() };
+    let penalty = if recipe.game.r1 > 0.0 { Penalty::R1 { weight: recipe.game.r1 } } else { Penalty::None };
+    let game = Gan { loss: recipe.game.loss, penalty, ..seed::seed_gan() };
     let trainer = GanTrainer::new(game, config, train.clone())?;
     Ok(SeedGan { trainer, train, test, eval: recipe.eval })
 }
@@ -64,7 +65,8 @@ impl SeedGan {
     fn compared(&self) -> Picture {
         let shown = SHOWN.min(self.train.len());
         // Images lie class by class: an even walk shows all classes.
-        let real: Vec<Tensor> = (0..shown).map(|i| i * self.train.len() / shown).map(|i| images_of(&self.train, i..i + 1)).collect();
+        let real: Vec<Tensor> =
+            (0..shown).map(|i| i * self.train.len() / shown).map(|i| images_of(&self.train, i..i + 1)).collect();
         let [h, w, c] = self.train.shape();
         let real = Tensor::new([shown, h, w, c], real.iter().flat_map(|x| x.f32s().to_vec()).collect());
         Picture::pair(&real, &self.trainer.sample(SHOWN, Key::new(NOISE)), Layout::columns(COLUMNS))
@@ -92,7 +94,11 @@ impl Experiment for SeedGan {
 
     fn weights(&self) -> Params {
         let state = self.trainer.state();
-        state.iter().filter(|(name, _)| !name.starts_with("training.")).map(|(n, t)| (n.to_owned(), t.clone())).collect()
+        state
+            .iter()
+            .filter(|(name, _)| !name.starts_with("training."))
+            .map(|(n, t)| (n.to_owned(), t.clone()))
+            .collect()
     }
 
     fn evaluate(&self) -> Result<Evaluation> {
@@ -103,7 +109,8 @@ impl Experiment for SeedGan {
         let made = self.trainer.sample(images, Key::new(NOISE).fold(1));
         let readings = classifier.read(&made);
         let real = |set: &ImageSet| {
-            let picks: Vec<Tensor> = (0..images).map(|i| i * set.len() / images).map(|i| images_of(set, i..i + 1)).collect();
+            let picks: Vec<Tensor> =
+                (0..images).map(|i| i * set.len() / images).map(|i| images_of(set, i..i + 1)).collect();
             let [h, w, c] = set.shape();
             let all = Tensor::new([images, h, w, c], picks.iter().flat_map(|x| x.f32s().to_vec()).collect());
             classifier.features(&all)
@@ -119,8 +126,9 @@ impl Experiment for SeedGan {
             Figure::new("fcd", "Fréchet classifier distance to test images", distance.value, Unit::Number)
                 .with_note(format!("training images have {:.3}; smaller is better", floor.value)),
             Figure::new("fcd_floor", "the same of training images", floor.value, Unit::Number),
-            Figure::new("kcd", "kernel classifier distance to test images", kernel.value, Unit::Number)
-                .with_note(format!("± {:.4} over {} subsets of {}", kernel.deviation.unwrap_or(0.0), SUBSETS[1], SUBSETS[0])),
+            Figure::new("kcd", "kernel classifier distance to test images", kernel.value, Unit::Number).with_note(
+                format!("± {:.4} over {} subsets of {}", kernel.deviation.unwrap_or(0.0), SUBSETS[1], SUBSETS[0]),
+            ),
             Figure::new("classifier_accuracy", "test accuracy of the classifier that reads", accuracy, Unit::Fraction),
         ];
         for (name, share) in self.train.names().iter().zip(&readings.histogram) {

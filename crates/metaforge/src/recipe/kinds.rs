@@ -2,6 +2,7 @@
 
 use metaforge_data::{Rotations, Split};
 use metaforge_gan::Loss;
+use metaforge_meta::{Order, Statistics};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -188,7 +189,10 @@ fn check_splits(learned: Split, measured: Split) -> Checked {
         (Split::Train, Split::Val | Split::Test) | (Split::TrainVal, Split::Test) => Ok(()),
         (Split::Train | Split::TrainVal, _) => {
             let other = if learned == Split::Train { "`val` or `test`" } else { "`test`" };
-            Err(format!("`eval.split` is {}; to be measured on classes that were not learned from, it is {other}", measured.name()))
+            Err(format!(
+                "`eval.split` is {}; to be measured on classes that were not learned from, it is {other}",
+                measured.name()
+            ))
         }
         _ => Err(format!("`data.split` is {}; it is `train` or `trainval`", learned.name())),
     }
@@ -296,13 +300,23 @@ impl DrawTask {
 }
 
 /// A convolutional network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConvNet {
-    /// Its name, such as `conv4`.
-    pub name: String,
+    /// Which one.
+    pub name: ConvName,
     /// Channels of every layer.
     pub channels: usize,
+}
+
+/// The convolutional networks that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConvName {
+    /// With max-pooling (Vinyals et al. 2016).
+    Conv4,
+    /// With strides, and the mean over what is left of the image (Finn et al. 2017).
+    Conv4Strided,
 }
 
 impl ConvNet {
@@ -350,6 +364,8 @@ pub struct Game {
     pub batch: usize,
     /// What the players minimise.
     pub loss: Loss,
+    /// Weight of the penalty on the discriminator's slope at real images (R1, Mescheder et al. 2018); 0 for none.
+    pub r1: f64,
     /// Steps of the discriminator before one of the generator.
     pub discriminator_steps: usize,
     /// Decay of the moving average of the generator that draws the samples; 0 for none.
@@ -360,6 +376,7 @@ impl Game {
     fn check(&self) -> Checked {
         at_least("game.batch", self.batch, 1)?;
         at_least("game.discriminator_steps", self.discriminator_steps, 1)?;
+        at_least("game.r1", self.r1, 0.0)?;
         if (0.0..1.0).contains(&self.average) {
             Ok(())
         } else {
@@ -418,16 +435,6 @@ pub struct Inner {
     pub order: Order,
 }
 
-/// Which derivatives a meta-gradient takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Order {
-    /// All of them.
-    Second,
-    /// The steps' gradients count as constants.
-    First,
-}
-
 impl Inner {
     fn check(&self) -> Checked {
         at_least("inner.steps", self.steps, 1)?;
@@ -476,17 +483,7 @@ pub struct EpisodeEval {
     /// The part of the classes to draw them from: `test`, or `val` while settings are being chosen.
     pub split: Split,
     /// Whose statistics normalise the query images.
-    pub batch_norm: BatchNorm,
-}
-
-/// Whose statistics normalise the query images of an episode. Numbers of the two are not comparable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BatchNorm {
-    /// Those of the query images themselves, which so help each other.
-    Transductive,
-    /// Those of the training or support images: each query image stands alone.
-    Inductive,
+    pub batch_norm: Statistics,
 }
 
 /// How a regressor that adapts to functions is measured.
