@@ -26,9 +26,7 @@ impl Args {
             if !known.contains(&name) {
                 return Err(format!("no option --{name}; there is {}", listed(known)));
             }
-            let value = value
-                .or_else(|| rest.next().cloned())
-                .ok_or(format!("--{name} wants a value"))?;
+            let value = value.or_else(|| rest.next().cloned()).ok_or(format!("--{name} wants a value"))?;
             parsed.options.push((name.to_string(), value));
         }
         Ok(parsed)
@@ -36,18 +34,12 @@ impl Args {
 
     /// The last value of an option.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.options
-            .iter()
-            .rfind(|(n, _)| n == name)
-            .map(|(_, v)| v.as_str())
+        self.options.iter().rfind(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
     /// Every value of an option, in order.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.options
-            .iter()
-            .filter(move |(n, _)| n == name)
-            .map(|(_, v)| v.as_str())
+        self.options.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
     /// The number of threads, at least 1, where `--threads` gives one.
@@ -61,15 +53,7 @@ impl Args {
 }
 
 fn listed(known: &[&str]) -> String {
-    if known.is_empty() {
-        "none".into()
-    } else {
-        known
-            .iter()
-            .map(|k| format!("--{k}"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    }
+    if known.is_empty() { "none".into() } else { known.iter().map(|k| format!("--{k}")).collect::<Vec<_>>().join(", ") }
 }
 
 #[cfg(test)]

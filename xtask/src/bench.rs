@@ -7,9 +7,7 @@ const PACKAGES: [&str; 2] = ["metaforge-kernels", "metaforge-benches"];
 pub(crate) fn run(args: &[String]) -> Outcome {
     let args = Args::parse(args, &["filter", "threads"])?;
     if let Some(word) = args.words.first() {
-        return Err(format!(
-            "`{word}`? A part of a benchmark's name goes after --filter"
-        ));
+        return Err(format!("`{word}`? A part of a benchmark's name goes after --filter"));
     }
     for package in PACKAGES {
         let mut command = run::cargo(&["bench", "-p", package]);

@@ -5,13 +5,5 @@ use crate::{Outcome, args::Args, run};
 pub(crate) fn run(args: &[String]) -> Outcome {
     let args = Args::parse(args, &[])?;
     let filter = args.words.first().map_or("gradcheck", String::as_str);
-    run::show(&mut run::cargo(&[
-        "test",
-        "--release",
-        "-p",
-        "metaforge-autodiff",
-        filter,
-        "--",
-        "--nocapture",
-    ]))
+    run::show(&mut run::cargo(&["test", "--release", "-p", "metaforge-autodiff", filter, "--", "--nocapture"]))
 }

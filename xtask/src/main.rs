@@ -31,12 +31,7 @@ const COMMANDS: &[Command] = &[
         about: "everything that a change must pass: format, tidy, clippy, tests, a short run of the program",
         run: ci::run,
     },
-    Command {
-        name: "tidy",
-        usage: "",
-        about: "the invariants of docs/ARCHITECTURE.md, as code",
-        run: tidy::run,
-    },
+    Command { name: "tidy", usage: "", about: "the invariants of docs/ARCHITECTURE.md, as code", run: tidy::run },
     Command {
         name: "gradcheck",
         usage: "[FILTER]",
@@ -59,10 +54,7 @@ const COMMANDS: &[Command] = &[
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let Some(name) = args
-        .first()
-        .filter(|a| !["help", "-h", "--help"].contains(&a.as_str()))
-    else {
+    let Some(name) = args.first().filter(|a| !["help", "-h", "--help"].contains(&a.as_str())) else {
         print!("{}", help());
         return ExitCode::SUCCESS;
     };
@@ -71,10 +63,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     if args[1..].iter().any(|a| a == "-h" || a == "--help") {
-        println!(
-            "cargo xtask {} {}\n    {}",
-            command.name, command.usage, command.about
-        );
+        println!("cargo xtask {} {}\n    {}", command.name, command.usage, command.about);
         return ExitCode::SUCCESS;
     }
     match (command.run)(&args[1..]) {
@@ -90,11 +79,7 @@ fn main() -> ExitCode {
 fn help() -> String {
     let mut text = String::from("Usage: cargo xtask COMMAND\n\n");
     for c in COMMANDS {
-        text += &format!(
-            "  {}\n      {}\n",
-            format!("{} {}", c.name, c.usage).trim_end(),
-            c.about
-        );
+        text += &format!("  {}\n      {}\n", format!("{} {}", c.name, c.usage).trim_end(), c.about);
     }
     text
 }

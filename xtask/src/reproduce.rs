@@ -9,25 +9,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The recipes behind the figures that the project states.
-const HEADLINES: [&str; 5] = [
-    "omniglot-proto-5w1s",
-    "omniglot-maml-5w1s",
-    "sinusoid-maml",
-    "mnist-seed-gan",
-    "omniglot-fewshot-gan",
-];
+const HEADLINES: [&str; 5] =
+    ["omniglot-proto-5w1s", "omniglot-maml-5w1s", "sinusoid-maml", "mnist-seed-gan", "omniglot-fewshot-gan"];
 
 pub(crate) fn run(args: &[String]) -> Outcome {
     let args = Args::parse(args, &["data", "out", "threads", "seed", "set"])?;
-    let recipes: Vec<&str> = if args.words.is_empty() {
-        HEADLINES.to_vec()
-    } else {
-        args.words.iter().map(String::as_str).collect()
-    };
-    let data = args
-        .get("data")
-        .map(String::from)
-        .or_else(|| std::env::var("METAFORGE_DATA").ok());
+    let recipes: Vec<&str> =
+        if args.words.is_empty() { HEADLINES.to_vec() } else { args.words.iter().map(String::as_str).collect() };
+    let data = args.get("data").map(String::from).or_else(|| std::env::var("METAFORGE_DATA").ok());
     let data = data.ok_or("the recipes want data: --data DIR, or METAFORGE_DATA")?;
     // The program runs in the root of the project; the folders are meant from where the user stands.
     let data = std::fs::canonicalize(&data).map_err(|e| format!("{data}: {e}"))?;
@@ -46,8 +35,7 @@ pub(crate) fn run(args: &[String]) -> Outcome {
             let mut train = run::command(&program, &["train", recipe]);
             train.arg("--data").arg(&data).arg("--out").arg(&folder);
             for name in ["seed", "set"] {
-                args.all(name)
-                    .for_each(|value| _ = train.arg(format!("--{name}")).arg(value));
+                args.all(name).for_each(|value| _ = train.arg(format!("--{name}")).arg(value));
             }
             if let Some(n) = threads {
                 train.args(["--threads", &n.to_string()]);
@@ -58,8 +46,7 @@ pub(crate) fn run(args: &[String]) -> Outcome {
         eprintln!("evaluating {recipe}");
         let mut eval = run::command(&program, &["eval"]);
         let told = run::read(eval.arg(&folder).args(["--json", "--data"]).arg(&data))?;
-        let told = serde_json::from_str(&told)
-            .map_err(|e| format!("what eval says of {recipe} is no JSON: {e}"))?;
+        let told = serde_json::from_str(&told).map_err(|e| format!("what eval says of {recipe} is no JSON: {e}"))?;
         rows.push(row(recipe, &told, seconds));
     }
     println!("{}\n", circumstances(threads)?);
@@ -70,19 +57,10 @@ pub(crate) fn run(args: &[String]) -> Outcome {
 
 /// Where cargo puts the release program, whatever target folder is configured.
 fn program() -> Result<String, String> {
-    let metadata = run::read(&mut run::cargo(&[
-        "metadata",
-        "--format-version",
-        "1",
-        "--no-deps",
-    ]))?;
+    let metadata = run::read(&mut run::cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
     let metadata: Value = serde_json::from_str(&metadata).map_err(|e| e.to_string())?;
-    let target = metadata["target_directory"]
-        .as_str()
-        .ok_or("cargo metadata names no target folder")?;
-    let path = PathBuf::from(target)
-        .join("release")
-        .join(format!("metaforge{}", std::env::consts::EXE_SUFFIX));
+    let target = metadata["target_directory"].as_str().ok_or("cargo metadata names no target folder")?;
+    let path = PathBuf::from(target).join("release").join(format!("metaforge{}", std::env::consts::EXE_SUFFIX));
     Ok(path.to_string_lossy().into_owned())
 }
 
@@ -90,14 +68,8 @@ fn program() -> Result<String, String> {
 fn row(recipe: &str, told: &Value, seconds: Option<u64>) -> String {
     let mut figures = Vec::new();
     leaves("", told, &mut figures);
-    let figures = figures
-        .iter()
-        .map(|(name, value)| format!("{name} {value}"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let training = seconds.map_or("earlier".into(), |s| {
-        format!("{} min {:02} s", s / 60, s % 60)
-    });
+    let figures = figures.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
+    let training = seconds.map_or("earlier".into(), |s| format!("{} min {:02} s", s / 60, s % 60));
     format!("| `{recipe}` | {figures} | {training} |")
 }
 
@@ -106,19 +78,11 @@ fn leaves(name: &str, value: &Value, out: &mut Vec<(String, String)>) {
     match value {
         Value::Object(fields) => {
             for (field, value) in fields {
-                let name = if name.is_empty() {
-                    field.clone()
-                } else {
-                    format!("{name}.{field}")
-                };
+                let name = if name.is_empty() { field.clone() } else { format!("{name}.{field}") };
                 leaves(&name, value, out);
             }
         }
-        Value::Number(n) => out.push((
-            name.into(),
-            n.as_i64()
-                .map_or_else(|| figure(n.as_f64()), |i| i.to_string()),
-        )),
+        Value::Number(n) => out.push((name.into(), n.as_i64().map_or_else(|| figure(n.as_f64()), |i| i.to_string()))),
         Value::String(s) => out.push((name.into(), s.clone())),
         Value::Bool(b) => out.push((name.into(), b.to_string())),
         // A list is a curve or a histogram, and belongs to a figure.
@@ -128,32 +92,20 @@ fn leaves(name: &str, value: &Value, out: &mut Vec<(String, String)>) {
 
 fn figure(x: Option<f64>) -> String {
     let x = x.unwrap_or(f64::NAN);
-    let digits = if x == 0.0 {
-        0
-    } else {
-        (3 - x.abs().log10().floor() as i32).clamp(0, 12) as usize
-    };
+    let digits = if x == 0.0 { 0 } else { (3 - x.abs().log10().floor() as i32).clamp(0, 12) as usize };
     format!("{x:.digits$}")
 }
 
 /// Date, commit, machine and compiler: a figure says where it comes from.
 fn circumstances(threads: Option<usize>) -> Result<String, String> {
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_err(|e| e.to_string())?
-        .as_secs();
-    let commit = run::read(&mut run::command(
-        "git",
-        &["describe", "--always", "--dirty"],
-    ))?;
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| e.to_string())?.as_secs();
+    let commit = run::read(&mut run::command("git", &["describe", "--always", "--dirty"]))?;
     let rustc = run::read(&mut run::command("rustc", &["--version"]))?;
     let cpu = std::fs::read_to_string(Path::new("/proc/cpuinfo")).unwrap_or_default();
     let cpu = cpu
         .lines()
         .find_map(|l| l.strip_prefix("model name"))
-        .map_or("unknown processor", |l| {
-            l.trim_start_matches([' ', '\t', ':'])
-        });
+        .map_or("unknown processor", |l| l.trim_start_matches([' ', '\t', ':']));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.unwrap_or(cores);
     Ok(format!(
@@ -172,14 +124,8 @@ fn date(seconds: u64) -> String {
     let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
     let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     let mp = (5 * doy + 2) / 153;
-    let (day, month) = (
-        doy - (153 * mp + 2) / 5 + 1,
-        if mp < 10 { mp + 3 } else { mp - 9 },
-    );
-    format!(
-        "{}-{month:02}-{day:02}",
-        yoe + era * 400 + i64::from(month <= 2)
-    )
+    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
+    format!("{}-{month:02}-{day:02}", yoe + era * 400 + i64::from(month <= 2))
 }
 
 #[cfg(test)]
@@ -192,12 +138,7 @@ mod tests {
         let told = json!({"test": {"accuracy": 0.987654, "episodes": 600, "curve": [1, 2]}, "metric": "accuracy"});
         let row = row("r", &told, Some(125));
         assert!(row.starts_with("| `r` | "), "{row}");
-        for part in [
-            "test.accuracy 0.9877",
-            "test.episodes 600",
-            "metric accuracy",
-            "| 2 min 05 s |",
-        ] {
+        for part in ["test.accuracy 0.9877", "test.episodes 600", "metric accuracy", "| 2 min 05 s |"] {
             assert!(row.contains(part), "{row}");
         }
         assert!(!row.contains("curve"), "{row}");
@@ -205,24 +146,16 @@ mod tests {
 
     #[test]
     fn figures_have_four_digits() {
-        for (x, text) in [
-            (12.34567, "12.35"),
-            (0.00123456, "0.001235"),
-            (0.0, "0"),
-            (98765.4, "98765"),
-            (-0.5, "-0.5000"),
-        ] {
+        for (x, text) in
+            [(12.34567, "12.35"), (0.00123456, "0.001235"), (0.0, "0"), (98765.4, "98765"), (-0.5, "-0.5000")]
+        {
             assert_eq!(figure(Some(x)), text);
         }
     }
 
     #[test]
     fn dates() {
-        for (seconds, text) in [
-            (0, "1970-01-01"),
-            (951_782_400, "2000-02-29"),
-            (1_735_689_599, "2024-12-31"),
-        ] {
+        for (seconds, text) in [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_735_689_599, "2024-12-31")] {
             assert_eq!(date(seconds), text);
         }
     }

@@ -18,30 +18,18 @@ pub(crate) fn command(program: &str, args: &[&str]) -> Command {
 
 /// The cargo that started this program.
 pub(crate) fn cargo(args: &[&str]) -> Command {
-    command(
-        &std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()),
-        args,
-    )
+    command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()), args)
 }
 
 /// Runs a command with its output in sight. Fails if it cannot be started or exits with anything but 0.
 pub(crate) fn show(command: &mut Command) -> Result<(), String> {
-    let status = command
-        .status()
-        .map_err(|e| format!("{}: {e}", shown(command)))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("{}: {status}", shown(command)))
-    }
+    let status = command.status().map_err(|e| format!("{}: {e}", shown(command)))?;
+    if status.success() { Ok(()) } else { Err(format!("{}: {status}", shown(command))) }
 }
 
 /// Runs a command and gives what it wrote to standard output. Fails like [`show`].
 pub(crate) fn read(command: &mut Command) -> Result<String, String> {
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|e| format!("{}: {e}", shown(command)))?;
+    let output = command.stderr(Stdio::inherit()).output().map_err(|e| format!("{}: {e}", shown(command)))?;
     if !output.status.success() {
         return Err(format!("{}: {}", shown(command), output.status));
     }
@@ -51,8 +39,5 @@ pub(crate) fn read(command: &mut Command) -> Result<String, String> {
 /// The command as one would type it.
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|w| w.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

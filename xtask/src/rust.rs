@@ -15,11 +15,7 @@ pub(crate) fn code(text: &str) -> String {
                 continue;
             }
         };
-        out.extend(
-            chars[at..end]
-                .iter()
-                .map(|&c| if c == '\n' { '\n' } else { ' ' }),
-        );
+        out.extend(chars[at..end].iter().map(|&c| if c == '\n' { '\n' } else { ' ' }));
         at = end;
     }
     out
@@ -35,11 +31,7 @@ fn literal_end(chars: &[char], at: usize) -> Option<usize> {
         // A character has its closing quote after one character or an escape; a lifetime does not.
         '\'' if next(1) == Some('\\') => Some(quoted_end(chars, at + 1, '\'')),
         '\'' if next(2) == Some('\'') => Some(at + 3),
-        'r' if at == 0
-            || !is_word(chars[at - 1])
-            || chars[at - 1] == 'b'
-            || chars[at - 1] == 'c' =>
-        {
+        'r' if at == 0 || !is_word(chars[at - 1]) || chars[at - 1] == 'b' || chars[at - 1] == 'c' => {
             raw_string_end(chars, at)
         }
         _ => None,
@@ -51,9 +43,7 @@ fn is_word(c: char) -> bool {
 }
 
 fn find(chars: &[char], from: usize, stop: impl Fn(char) -> bool) -> usize {
-    (from..chars.len())
-        .find(|&i| stop(chars[i]))
-        .unwrap_or(chars.len())
+    (from..chars.len()).find(|&i| stop(chars[i])).unwrap_or(chars.len())
 }
 
 fn block_comment_end(chars: &[char], at: usize) -> usize {
@@ -86,11 +76,7 @@ fn raw_string_end(chars: &[char], at: usize) -> Option<usize> {
     }
     let hashes = open - at - 1;
     let closes = |i: usize| chars[i] == '"' && (1..=hashes).all(|k| chars.get(i + k) == Some(&'#'));
-    Some(
-        (open + 1..chars.len())
-            .find(|&i| closes(i))
-            .map_or(chars.len(), |i| i + 1 + hashes),
-    )
+    Some((open + 1..chars.len()).find(|&i| closes(i)).map_or(chars.len(), |i| i + 1 + hashes))
 }
 
 /// The part of a file before its test module, which opens with `#[cfg(test)]` and `mod` on the next line.
@@ -120,8 +106,7 @@ pub(crate) struct Arm<'a> {
 /// The arms of every `match` in text that [`code`] has blanked, inner ones included.
 pub(crate) fn matches(code: &str) -> Vec<Vec<Arm<'_>>> {
     let heads = code.match_indices("match").filter(|(i, word)| {
-        !code[..*i].ends_with(is_word)
-            && !code[i + word.len()..].starts_with(|c| is_word(c) || c == '!')
+        !code[..*i].ends_with(is_word) && !code[i + word.len()..].starts_with(|c| is_word(c) || c == '!')
     });
     let blocks = heads.filter_map(|(i, _)| until(code, i, |rest| rest.starts_with('{')));
     blocks.map(|open| arms(code, open + 1)).collect()
@@ -132,10 +117,7 @@ fn arms(code: &str, mut at: usize) -> Vec<Arm<'_>> {
     let mut arms = Vec::new();
     while let Some(arrow) = until(code, at, |rest| rest.starts_with("=>")) {
         let start = at + code[at..arrow].len() - code[at..arrow].trim_start().len();
-        arms.push(Arm {
-            line: 1 + code[..start].matches('\n').count(),
-            pattern: code[start..arrow].trim(),
-        });
+        arms.push(Arm { line: 1 + code[..start].matches('\n').count(), pattern: code[start..arrow].trim() });
         let body = arrow + 2;
         let block = body + code[body..].len() - code[body..].trim_start().len();
         let end = if code[block..].starts_with('{') {
@@ -187,8 +169,7 @@ fn closing(code: &str, from: usize) -> usize {
 
 /// Whether `word` occurs in `line` as a whole word.
 pub(crate) fn has_word(line: &str, word: &str) -> bool {
-    line.match_indices(word)
-        .any(|(i, _)| !line[..i].ends_with(is_word) && !line[i + word.len()..].starts_with(is_word))
+    line.match_indices(word).any(|(i, _)| !line[..i].ends_with(is_word) && !line[i + word.len()..].starts_with(is_word))
 }
 
 #[cfg(test)]
@@ -200,20 +181,12 @@ mod tests {
         let text = "a // unsafe\nb /* x /* y */\n z */ c \"un\\\"safe\" d r#\"q\"uote\"# e '\"' f '\\'' g <'a> h";
         let code = code(text);
         assert_eq!(code.lines().count(), text.lines().count());
-        assert_eq!(
-            code.split_whitespace().collect::<Vec<_>>(),
-            ["a", "b", "c", "d", "e", "f", "g", "<'a>", "h"]
-        );
+        assert_eq!(code.split_whitespace().collect::<Vec<_>>(), ["a", "b", "c", "d", "e", "f", "g", "<'a>", "h"]);
     }
 
     #[test]
     fn a_raw_identifier_and_a_byte_string() {
-        assert_eq!(
-            code("r#type br\"x\"; for")
-                .split_whitespace()
-                .collect::<Vec<_>>(),
-            ["r#type", "b", ";", "for"]
-        );
+        assert_eq!(code("r#type br\"x\"; for").split_whitespace().collect::<Vec<_>>(), ["r#type", "b", ";", "for"]);
     }
 
     #[test]
@@ -222,26 +195,15 @@ mod tests {
             before_tests("a\n#[cfg(test)]\nuse x;\nb\n#[cfg(test)]\nmod tests {\nc\n}\n"),
             "a\n#[cfg(test)]\nuse x;\nb\n"
         );
-        assert_eq!(
-            before_tests("a\n#[cfg(test)]\nmod tests;\nb\n"),
-            "a\n#[cfg(test)]\nmod tests;\nb\n"
-        );
+        assert_eq!(before_tests("a\n#[cfg(test)]\nmod tests;\nb\n"), "a\n#[cfg(test)]\nmod tests;\nb\n");
     }
 
     #[test]
     fn arms_of_nested_matches() {
         let text = "match f(|x| { x }) {\n    P::A { a, .. } | P::B => match a {\n        1 => {\n            g();\n        }\n        _ if b => 2,\n        _ => 3\n    },\n    other => h(1, 2),\n}\nmatch!(a);";
-        let found: Vec<Vec<(usize, &str)>> = matches(text)
-            .iter()
-            .map(|m| m.iter().map(|a| (a.line, a.pattern)).collect())
-            .collect();
-        assert_eq!(
-            found,
-            [
-                vec![(2, "P::A { a, .. } | P::B"), (9, "other")],
-                vec![(3, "1"), (6, "_ if b"), (7, "_")]
-            ]
-        );
+        let found: Vec<Vec<(usize, &str)>> =
+            matches(text).iter().map(|m| m.iter().map(|a| (a.line, a.pattern)).collect()).collect();
+        assert_eq!(found, [vec![(2, "P::A { a, .. } | P::B"), (9, "other")], vec![(3, "1"), (6, "_ if b"), (7, "_")]]);
     }
 
     #[test]

@@ -18,21 +18,14 @@ struct Finding {
 
 impl Finding {
     fn new(path: &str, line: usize, what: impl Into<String>) -> Finding {
-        Finding {
-            path: path.into(),
-            line,
-            what: what.into(),
-        }
+        Finding { path: path.into(), line, what: what.into() }
     }
 }
 
 pub(crate) fn run(args: &[String]) -> Outcome {
     Args::parse(args, &[])?;
     let root = run::root();
-    let files = run::read(&mut run::command(
-        "git",
-        &["ls-files", "--cached", "--others", "--exclude-standard"],
-    ))?;
+    let files = run::read(&mut run::command("git", &["ls-files", "--cached", "--others", "--exclude-standard"]))?;
     // A file that is deleted and not yet committed is listed too.
     let files: Vec<&str> = files.lines().filter(|f| root.join(f).is_file()).collect();
 
@@ -40,25 +33,14 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     for path in &files {
         if path.ends_with(".rs") {
             found.extend(source::check(path, &read(&root, path)?));
-        } else if path.starts_with("crates/")
-            && path.matches('/').count() == 2
-            && path.ends_with("/Cargo.toml")
-        {
+        } else if path.starts_with("crates/") && path.matches('/').count() == 2 && path.ends_with("/Cargo.toml") {
             found.extend(layers::check(path, &read(&root, path)?));
         }
     }
-    let mut crates: Vec<&str> = files
-        .iter()
-        .filter_map(|f| f.strip_prefix("crates/")?.split('/').next())
-        .collect();
+    let mut crates: Vec<&str> = files.iter().filter_map(|f| f.strip_prefix("crates/")?.split('/').next()).collect();
     crates.dedup();
     match read(&root, "docs/ARCHITECTURE.md") {
-        Ok(text) => found.extend(docs::architecture(
-            "docs/ARCHITECTURE.md",
-            &text,
-            &crates,
-            |p| root.join(p).exists(),
-        )),
+        Ok(text) => found.extend(docs::architecture("docs/ARCHITECTURE.md", &text, &crates, |p| root.join(p).exists())),
         Err(_) => found.push(Finding::new("docs/ARCHITECTURE.md", 0, "missing")),
     }
     let commands: Vec<&str> = crate::COMMANDS.iter().map(|c| c.name).collect();

@@ -88,7 +88,13 @@ impl Subject {
     ///
     /// # Errors
     /// If the class has no image left for the prototype.
-    pub fn draw(source: &dyn Classes, class: usize, shots: usize, reference: usize, key: Key) -> Result<Subject, Error> {
+    pub fn draw(
+        source: &dyn Classes,
+        class: usize,
+        shots: usize,
+        reference: usize,
+        key: Key,
+    ) -> Result<Subject, Error> {
         let have = source.images(class);
         if have <= shots + reference {
             let (class, need) = (source.class_name(class), shots + reference + 1);
@@ -171,18 +177,25 @@ pub fn rank(
 ///
 /// # Errors
 /// With fewer than two subjects, drawn images or references, or another number of sets of images than of subjects.
-pub fn rank_drawn(embedding: &Embedding, subjects: &[Subject], drawn: &[Tensor], steps: usize) -> Result<Ranking, Error> {
+pub fn rank_drawn(
+    embedding: &Embedding,
+    subjects: &[Subject],
+    drawn: &[Tensor],
+    steps: usize,
+) -> Result<Ranking, Error> {
     let classes = subjects.len();
     let samples = drawn.first().map_or(0, |d| d.shape()[0]);
     let fewest = subjects.iter().map(|s| s.reference.shape()[0]).min().unwrap_or(0).min(samples).min(classes);
     if fewest < 2 || drawn.len() != classes {
         return Err(Error::Setting("a ranking takes two classes, two drawn and two reference images of each".into()));
     }
-    let seen = |images: Vec<&Tensor>| -> Vec<Vec<Vec<f64>>> { images.into_par_iter().map(|x| embedding.embed(x)).collect() };
+    let seen =
+        |images: Vec<&Tensor>| -> Vec<Vec<Vec<f64>>> { images.into_par_iter().map(|x| embedding.embed(x)).collect() };
     let drawn = seen(drawn.iter().collect());
     let support = seen(subjects.iter().map(|s| &s.support).collect());
     let real = seen(subjects.iter().map(|s| &s.reference).collect());
-    let prototypes: Vec<Vec<f64>> = seen(subjects.iter().map(|s| &s.prototype).collect()).iter().map(|z| mean(z)).collect();
+    let prototypes: Vec<Vec<f64>> =
+        seen(subjects.iter().map(|s| &s.prototype).collect()).iter().map(|z| mean(z)).collect();
 
     let place = |z: &[f64], class: usize| {
         let own = distance(z, &prototypes[class]);
@@ -245,7 +258,12 @@ mod tests {
 
     /// The pixels themselves as the embedding.
     fn pixels() -> Embedding {
-        Embedding::new("pixels", Model::new(Sequential::new().then(Flatten), [1, 1, 2, 1]), Params::new(), Params::new())
+        Embedding::new(
+            "pixels",
+            Model::new(Sequential::new().then(Flatten), [1, 1, 2, 1]),
+            Params::new(),
+            Params::new(),
+        )
     }
 
     fn around(x: f32, y: f32, n: usize, spread: f32, seed: u64) -> Tensor {
@@ -267,8 +285,11 @@ mod tests {
     #[test]
     fn images_like_the_real_ones_score_like_them() {
         let subjects = subjects();
-        let drawn: Vec<Tensor> =
-            [(0.0, 0.0), (10.0, 0.0), (0.0, 10.0)].iter().enumerate().map(|(i, &(x, y))| around(x, y, 60, 1.0, 40 + i as u64)).collect();
+        let drawn: Vec<Tensor> = [(0.0, 0.0), (10.0, 0.0), (0.0, 10.0)]
+            .iter()
+            .enumerate()
+            .map(|(i, &(x, y))| around(x, y, 60, 1.0, 40 + i as u64))
+            .collect();
         let r = rank_drawn(&pixels(), &subjects, &drawn, 0).unwrap();
         assert_eq!((r.top1, r.real_top1, r.mean_rank), (1.0, 1.0, 1.0));
         assert!((r.diversity - 1.0).abs() < 0.2 && (r.novelty - 1.0).abs() < 0.25, "{r:?}");
@@ -280,7 +301,8 @@ mod tests {
         let copies: Vec<Tensor> = subjects.iter().map(|s| s.support.clone()).collect();
         let r = rank_drawn(&pixels(), &subjects, &copies, 0).unwrap();
         assert!(r.novelty == 0.0 && r.diversity > 0.6, "{r:?}");
-        let one: Vec<Tensor> = subjects.iter().map(|s| Tensor::new([4, 1, 2, 1], s.reference.f32s()[..2].repeat(4))).collect();
+        let one: Vec<Tensor> =
+            subjects.iter().map(|s| Tensor::new([4, 1, 2, 1], s.reference.f32s()[..2].repeat(4))).collect();
         let r = rank_drawn(&pixels(), &subjects, &one, 0).unwrap();
         assert!(r.diversity == 0.0 && r.novelty > 0.1, "{r:?}");
     }

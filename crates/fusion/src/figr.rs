@@ -184,7 +184,8 @@ impl InnerGame {
         });
         let mut inputs = generator;
         inputs.extend([support, floats(&[CHUNK, shots])]);
-        let sampler = Program::trace(&inputs, |_, v| vec![gan.generate(&v[..v.len() - 2], v[v.len() - 2], v[v.len() - 1])]);
+        let sampler =
+            Program::trace(&inputs, |_, v| vec![gan.generate(&v[..v.len() - 2], v[v.len() - 2], v[v.len() - 1])]);
         Ok(InnerGame { gan, config, round: Shared::new(round), sampler: Shared::new(sampler), start })
     }
 
@@ -232,7 +233,10 @@ impl InnerGame {
                 *part = part.with_tensors(moved.by_ref().take(part.len()).collect());
             }
             if losses.iter().any(|l| !l.is_finite()) {
-                return Err(Error::Diverged { step: 0, what: format!("a loss in step {} of the inner game", step + 1) });
+                return Err(Error::Diverged {
+                    step: 0,
+                    what: format!("a loss in step {} of the inner game", step + 1),
+                });
             }
         }
         let [d_loss, g_loss, reconstruction] = losses;

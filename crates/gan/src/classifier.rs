@@ -122,7 +122,11 @@ impl Classifier {
     #[track_caller]
     pub fn outputs(&self, images: &Tensor) -> Outputs {
         let (n, shape) = (images.shape()[0], self.trunk.input());
-        assert!(images.shape().len() == 4 && images.shape()[1..] == shape[1..], "images are {}, not {shape}", images.aval());
+        assert!(
+            images.shape().len() == 4 && images.shape()[1..] == shape[1..],
+            "images are {}, not {shape}",
+            images.aval()
+        );
         let size: usize = shape[1..].iter().product();
         let classes = self.head.output()[1];
         let (mut features, mut logits) = (Vec::with_capacity(n * FEATURES), Vec::with_capacity(n * classes));

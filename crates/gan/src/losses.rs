@@ -55,7 +55,9 @@ impl FromStr for Loss {
     fn from_str(name: &str) -> Result<Loss, Error> {
         let names = Loss::NAMES.map(|(n, _)| n).join(", ");
         let found = Loss::NAMES.into_iter().find(|(n, _)| *n == name);
-        found.map(|(_, loss)| loss).ok_or_else(|| Error::Setting(format!("there is no loss `{name}`; there are {names}")))
+        found
+            .map(|(_, loss)| loss)
+            .ok_or_else(|| Error::Setting(format!("there is no loss `{name}`; there are {names}")))
     }
 }
 
@@ -82,7 +84,8 @@ mod tests {
     #[test]
     fn a_discriminator_that_knows_nothing_pays_two_bits() {
         let tape = Tape::eager();
-        let (a, b) = (tape.zeros([4, 1], metaforge_autodiff::DType::F64), tape.zeros([3, 1], metaforge_autodiff::DType::F64));
+        let (a, b) =
+            (tape.zeros([4, 1], metaforge_autodiff::DType::F64), tape.zeros([3, 1], metaforge_autodiff::DType::F64));
         let loss = Loss::NonSaturating.discriminator(a, b).value().item();
         assert!((loss - 2.0 * 2f64.ln()).abs() < 1e-12);
         assert_eq!(Loss::Wasserstein.discriminator(a + 2.0, b).value().item(), -2.0);

@@ -125,7 +125,9 @@ impl GanTrainer {
         reals: impl Fn(u64) -> Tensor + Send + Sync + 'static,
     ) -> Result<GanTrainer, Error> {
         if config.batch == 0 || config.discriminator_steps == 0 {
-            return Err(Error::Setting("a batch has at least one image, and the discriminator at least one move".into()));
+            return Err(Error::Setting(
+                "a batch has at least one image, and the discriminator at least one move".into(),
+            ));
         }
         if config.average.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
             return Err(Error::Setting("the decay of an average is at least 0 and below 1".into()));
@@ -311,7 +313,8 @@ impl GanTrainer {
             let optimizer = state::take(saved, &format!("training.{name}"), &own.optimizer)?;
             Ok(Player { params: state::take(saved, name, &own.params)?, optimizer })
         };
-        let (generator, discriminator) = (player("generator", &self.generator)?, player("discriminator", &self.discriminator)?);
+        let (generator, discriminator) =
+            (player("generator", &self.generator)?, player("discriminator", &self.discriminator)?);
         let average = self.average.as_ref().map(|own| state::take(saved, "average", own)).transpose()?;
         self.step = state::take(saved, "training", &state::count(0))?.tensors()[0].item() as u64;
         (self.generator, self.discriminator, self.average) = (generator, discriminator, average);

@@ -164,8 +164,7 @@ fn a_ring_is_learned() {
     let settings = TrainerConfig { batch: 128, generator: rule(), discriminator: rule(), ..config(1e-3) };
     let ring = Mixture::ring(4, 2.0, 0.2);
     let source = ring.clone();
-    let mut trainer =
-        GanTrainer::with_source(gan, settings, move |i| source.sample(Key::new(3).fold(i), 128)).unwrap();
+    let mut trainer = GanTrainer::with_source(gan, settings, move |i| source.sample(Key::new(3).fold(i), 128)).unwrap();
     for _ in 0..1500 {
         trainer.step().unwrap();
     }

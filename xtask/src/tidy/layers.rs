@@ -3,14 +3,8 @@
 use super::Finding;
 
 /// The layers from the bottom up. Crates in one layer do not know each other.
-const LAYERS: [&[&str]; 6] = [
-    &["kernels"],
-    &["autodiff"],
-    &["nn", "data"],
-    &["meta", "gan"],
-    &["fusion"],
-    &["metaforge"],
-];
+const LAYERS: [&[&str]; 6] =
+    [&["kernels"], &["autodiff"], &["nn", "data"], &["meta", "gan"], &["fusion"], &["metaforge"]];
 
 fn layer(name: &str) -> Option<usize> {
     LAYERS.iter().position(|l| l.contains(&name))
@@ -31,23 +25,13 @@ pub(super) fn check(path: &str, manifest: &str) -> Vec<Finding> {
     for (n, line) in (1..).zip(manifest.lines()) {
         let line = line.trim();
         if line.starts_with('[') {
-            section = line
-                .split('#')
-                .next()
-                .unwrap_or(line)
-                .trim()
-                .trim_matches(['[', ']'])
-                .to_string();
+            section = line.split('#').next().unwrap_or(line).trim().trim_matches(['[', ']']).to_string();
         }
         let Some(there) = dependency(&section, line) else {
             continue;
         };
         match layer(there) {
-            None => found.push(Finding::new(
-                path,
-                n,
-                format!("depends on {there}, which is in no layer"),
-            )),
+            None => found.push(Finding::new(path, n, format!("depends on {there}, which is in no layer"))),
             Some(at) if at >= here => {
                 found.push(Finding::new(
                     path,
@@ -107,21 +91,10 @@ mod tests {
             ("nn", "data"),
             ("gan", "fusion"),
         ] {
-            let said = says(
-                from,
-                &format!("[dependencies]\nmetaforge-{to} = {{ workspace = true }}\n"),
-            );
-            assert_eq!(
-                said,
-                [format!(
-                    "2: {from} depends on {to}: dependencies point downward only"
-                )]
-            );
+            let said = says(from, &format!("[dependencies]\nmetaforge-{to} = {{ workspace = true }}\n"));
+            assert_eq!(said, [format!("2: {from} depends on {to}: dependencies point downward only")]);
         }
-        assert_eq!(
-            says("fusion", "[dependencies]\nmetaforge = \"0.1\"\n").len(),
-            1
-        );
+        assert_eq!(says("fusion", "[dependencies]\nmetaforge = \"0.1\"\n").len(), 1);
     }
 
     #[test]
@@ -137,13 +110,7 @@ mod tests {
 
     #[test]
     fn tests_may_look_up() {
-        assert_eq!(
-            says(
-                "nn",
-                "[dev-dependencies]\nmetaforge-meta = { workspace = true }\n"
-            ),
-            Vec::<String>::new()
-        );
+        assert_eq!(says("nn", "[dev-dependencies]\nmetaforge-meta = { workspace = true }\n"), Vec::<String>::new());
     }
 
     #[test]

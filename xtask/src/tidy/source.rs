@@ -18,33 +18,19 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Finding> {
     let mut say = |line: usize, what: &str| found.push(Finding::new(path, line, what));
     let code = code(text);
     let parts: Vec<&str> = path.split('/').collect();
-    let (in_crates, package) = (
-        parts[0] == "crates",
-        if parts[0] == "crates" {
-            parts[1]
-        } else {
-            parts[0]
-        },
-    );
+    let (in_crates, package) = (parts[0] == "crates", if parts[0] == "crates" { parts[1] } else { parts[0] });
     let in_src = in_crates && parts.get(2) == Some(&"src");
 
     let lines = text.lines().count();
     if lines > LONGEST {
-        say(
-            0,
-            &format!("{lines} lines; a file has one subject and at most {LONGEST}"),
-        );
+        say(0, &format!("{lines} lines; a file has one subject and at most {LONGEST}"));
     }
     if in_src && !text.trim_start().starts_with("//!") {
         say(1, "no //! line says what the file is about");
     }
     if package == "kernels" {
-        undocumented_unsafe(text, &code).for_each(|n| {
-            say(
-                n,
-                "unsafe without a `SAFETY:` comment (`# Safety` for a function)",
-            )
-        });
+        undocumented_unsafe(text, &code)
+            .for_each(|n| say(n, "unsafe without a `SAFETY:` comment (`# Safety` for a function)"));
     } else {
         numbered(&code)
             .filter(|(_, l)| has_word(l, "unsafe"))
@@ -58,10 +44,7 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Finding> {
         for (n, line) in numbered(before_tests(&code)) {
             for name in ["print!", "println!", "eprint!", "eprintln!", "dbg!"] {
                 if has_macro(line, name) {
-                    say(
-                        n,
-                        &format!("{name} in a library; return the value, or use tracing"),
-                    );
+                    say(n, &format!("{name} in a library; return the value, or use tracing"));
                 }
             }
         }
@@ -75,18 +58,13 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Finding> {
             }
         }
     }
-    for (n, _) in
-        numbered(&code).filter(|(_, l)| l.trim_start().starts_with("#[") && has_word(l, "ignore"))
-    {
+    for (n, _) in numbered(&code).filter(|(_, l)| l.trim_start().starts_with("#[") && has_word(l, "ignore")) {
         say(n, "a test that is switched off");
     }
     if is_table(&parts) {
         for arms in matches(before_tests(&code)) {
             // A match over types or ranks may end as it likes.
-            if !arms
-                .iter()
-                .any(|a| SETS.iter().any(|set| a.pattern.contains(set)))
-            {
+            if !arms.iter().any(|a| SETS.iter().any(|set| a.pattern.contains(set))) {
                 continue;
             }
             for arm in arms.iter().filter(|a| takes_all(a.pattern)) {
@@ -106,20 +84,13 @@ fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// Whether the line calls this macro (and not one whose name ends in it).
 fn has_macro(line: &str, name: &str) -> bool {
     has_word(line, name.trim_end_matches('!'))
-        && line
-            .match_indices(name)
-            .any(|(i, _)| !line[..i].ends_with(char::is_alphanumeric))
+        && line.match_indices(name).any(|(i, _)| !line[..i].ends_with(char::is_alphanumeric))
 }
 
 /// `crates/X/src/lib.rs`, `crates/X/src/main.rs`, `crates/X/src/bin/*.rs`, and the same in `xtask` and `benches`.
 fn is_crate_root(parts: &[&str]) -> bool {
-    let inside = if parts[0] == "crates" {
-        &parts[2..]
-    } else {
-        &parts[1..]
-    };
-    matches!(inside, ["src", "lib.rs" | "main.rs"] | ["src", "bin", _])
-        || parts == ["benches", "lib.rs"]
+    let inside = if parts[0] == "crates" { &parts[2..] } else { &parts[1..] };
+    matches!(inside, ["src", "lib.rs" | "main.rs"] | ["src", "bin", _]) || parts == ["benches", "lib.rs"]
 }
 
 /// Whether a pattern matches whatever is left: `_` or a plain name, without a guard.
@@ -141,28 +112,21 @@ fn is_table(parts: &[&str]) -> bool {
 /// The comment stands on the line itself, or above it with only attributes, the head of the same statement or further comment between.
 fn undocumented_unsafe<'a>(text: &'a str, code: &'a str) -> impl Iterator<Item = usize> + 'a {
     let lines: Vec<&str> = text.lines().collect();
-    numbered(code)
-        .filter(|(_, line)| has_word(line, "unsafe"))
-        .filter_map(move |(n, line)| {
-            let after = line[line.find("unsafe").unwrap_or(0) + "unsafe".len()..].trim_start();
-            // Private functions and those of a trait's impl have their contract elsewhere. An attribute such as
-            // `#[unsafe(no_mangle)]` and the type `unsafe fn(usize)` promise nothing.
-            let wanted = match after {
-                a if a.starts_with("fn ") && has_word(line, "pub") => "# Safety",
-                a if a.starts_with('{') || a.starts_with("impl") || a.is_empty() => "SAFETY:",
-                _ => return None,
-            };
-            // How far above it may stand: a paragraph of comment and a few lines of the statement's head.
-            let above = lines[..n]
-                .iter()
-                .rev()
-                .take(25)
-                .take_while(|l| !l.trim().is_empty());
-            let documented = above
-                .into_iter()
-                .any(|l| l.contains(wanted) || (wanted == "# Safety" && l.contains("SAFETY:")));
-            (!documented).then_some(n)
-        })
+    numbered(code).filter(|(_, line)| has_word(line, "unsafe")).filter_map(move |(n, line)| {
+        let after = line[line.find("unsafe").unwrap_or(0) + "unsafe".len()..].trim_start();
+        // Private functions and those of a trait's impl have their contract elsewhere. An attribute such as
+        // `#[unsafe(no_mangle)]` and the type `unsafe fn(usize)` promise nothing.
+        let wanted = match after {
+            a if a.starts_with("fn ") && has_word(line, "pub") => "# Safety",
+            a if a.starts_with('{') || a.starts_with("impl") || a.is_empty() => "SAFETY:",
+            _ => return None,
+        };
+        // How far above it may stand: a paragraph of comment and a few lines of the statement's head.
+        let above = lines[..n].iter().rev().take(25).take_while(|l| !l.trim().is_empty());
+        let documented =
+            above.into_iter().any(|l| l.contains(wanted) || (wanted == "# Safety" && l.contains("SAFETY:")));
+        (!documented).then_some(n)
+    })
 }
 
 #[cfg(test)]
@@ -198,31 +162,16 @@ mod tests {
 
     #[test]
     fn unsafe_stays_in_kernels() {
-        one(
-            "crates/nn/src/x.rs",
-            "//! X.\nfn f() { unsafe { g() } }\n",
-            "outside",
-        );
-        one(
-            "crates/nn/tests/x.rs",
-            "unsafe impl Send for X {}\n",
-            "outside",
-        );
-        none(
-            "crates/nn/src/x.rs",
-            "//! X.\n// unsafe { }\nlet a = \"unsafe {\";\n",
-        );
+        one("crates/nn/src/x.rs", "//! X.\nfn f() { unsafe { g() } }\n", "outside");
+        one("crates/nn/tests/x.rs", "unsafe impl Send for X {}\n", "outside");
+        none("crates/nn/src/x.rs", "//! X.\n// unsafe { }\nlet a = \"unsafe {\";\n");
     }
 
     #[test]
     fn every_other_crate_forbids_unsafe() {
         none("crates/nn/src/lib.rs", "//! X.\n#![forbid(unsafe_code)]\n");
         one("crates/nn/src/lib.rs", "//! X.\n", "forbid");
-        one(
-            "crates/nn/src/lib.rs",
-            "//! X.\n//! #![forbid(unsafe_code)]\n",
-            "forbid",
-        );
+        one("crates/nn/src/lib.rs", "//! X.\n//! #![forbid(unsafe_code)]\n", "forbid");
         one("xtask/src/main.rs", "fn main() {}\n", "forbid");
         none("crates/kernels/src/lib.rs", "//! X.\n");
         none("crates/nn/src/layer.rs", "//! X.\n");
@@ -232,65 +181,29 @@ mod tests {
     fn unsafe_says_why_it_is_sound() {
         let path = "crates/kernels/src/x.rs";
         none(path, "//! X.\n// SAFETY: in bounds.\nunsafe { g() }\n");
-        none(
-            path,
-            "//! X.\n// SAFETY: in bounds,\n// always.\nlet y =\n    unsafe { g() };\n",
-        );
+        none(path, "//! X.\n// SAFETY: in bounds,\n// always.\nlet y =\n    unsafe { g() };\n");
         none(path, "//! X.\nunsafe { g() } // SAFETY: in bounds.\n");
-        none(
-            path,
-            "//! X.\n/// # Safety\n/// In bounds.\n#[inline]\npub(crate) unsafe fn g() {}\n",
-        );
+        none(path, "//! X.\n/// # Safety\n/// In bounds.\n#[inline]\npub(crate) unsafe fn g() {}\n");
         none(path, "//! X.\ntype F = unsafe fn(usize);\n");
-        one(
-            path,
-            "//! X.\n// SAFETY: of another.\n\nunsafe { g() }\n",
-            "SAFETY",
-        );
+        one(path, "//! X.\n// SAFETY: of another.\n\nunsafe { g() }\n", "SAFETY");
         one(path, "//! X.\nunsafe impl Send for X {}\n", "SAFETY");
-        one(
-            path,
-            "//! X.\n/// Fast.\npub(crate) unsafe fn g() {}\n",
-            "Safety",
-        );
+        one(path, "//! X.\n/// Fast.\npub(crate) unsafe fn g() {}\n", "Safety");
     }
 
     #[test]
     fn a_library_is_silent() {
-        one(
-            "crates/nn/src/x.rs",
-            "//! X.\nfn f() { println!(\"a\") }\n",
-            "println!",
-        );
-        one(
-            "crates/nn/src/x.rs",
-            "//! X.\nfn f() { dbg!(1); }\n",
-            "dbg!",
-        );
-        none(
-            "crates/nn/src/x.rs",
-            "//! println!()\n#[cfg(test)]\nmod tests {\n    fn f() { println!() }\n}\n",
-        );
+        one("crates/nn/src/x.rs", "//! X.\nfn f() { println!(\"a\") }\n", "println!");
+        one("crates/nn/src/x.rs", "//! X.\nfn f() { dbg!(1); }\n", "dbg!");
+        none("crates/nn/src/x.rs", "//! println!()\n#[cfg(test)]\nmod tests {\n    fn f() { println!() }\n}\n");
         none("crates/nn/src/x.rs", "//! X.\nfn f() { pretty_print!() }\n");
-        none(
-            "crates/metaforge/src/x.rs",
-            "//! X.\nfn f() { println!() }\n",
-        );
+        none("crates/metaforge/src/x.rs", "//! X.\nfn f() { println!() }\n");
         none("xtask/src/x.rs", "fn f() { println!() }\n");
     }
 
     #[test]
     fn nothing_unfinished_and_no_test_switched_off() {
-        one(
-            "crates/nn/src/x.rs",
-            "//! X.\nfn f() { todo!() }\n",
-            "unfinished",
-        );
-        one(
-            "crates/nn/tests/x.rs",
-            "#[test]\n#[cfg_attr(miri, ignore)]\nfn f() {}\n",
-            "switched off",
-        );
+        one("crates/nn/src/x.rs", "//! X.\nfn f() { todo!() }\n", "unfinished");
+        one("crates/nn/tests/x.rs", "#[test]\n#[cfg_attr(miri, ignore)]\nfn f() {}\n", "switched off");
     }
 
     #[test]
@@ -298,25 +211,11 @@ mod tests {
         let table = "//! X.\nmatch p {\n    Prim::Add => 1,\n    _ => 2,\n}\n";
         for name in TABLES {
             one(&format!("crates/autodiff/src/{name}.rs"), table, "`_ =>`");
-            one(
-                &format!("crates/autodiff/src/{name}/conv.rs"),
-                table,
-                "`_ =>`",
-            );
+            one(&format!("crates/autodiff/src/{name}/conv.rs"), table, "`_ =>`");
         }
-        one(
-            "crates/autodiff/src/vjp.rs",
-            &table.replace("_ =>", "other =>"),
-            "`other =>`",
-        );
-        none(
-            "crates/autodiff/src/vjp.rs",
-            &table.replace("_ =>", "_ if x =>"),
-        );
-        none(
-            "crates/autodiff/src/vjp.rs",
-            &table.replace("Prim::Add", "DType::F32"),
-        );
+        one("crates/autodiff/src/vjp.rs", &table.replace("_ =>", "other =>"), "`other =>`");
+        none("crates/autodiff/src/vjp.rs", &table.replace("_ =>", "_ if x =>"));
+        none("crates/autodiff/src/vjp.rs", &table.replace("Prim::Add", "DType::F32"));
         none("crates/autodiff/src/program.rs", table);
     }
 }
