@@ -281,7 +281,7 @@ fn matmul(a: &Shape, b: &Shape, ta: bool, tb: bool) -> Result<Shape, String> {
 /// The kernels' account of a convolution; `x` is `[N, H, W, C_in]`.
 pub(crate) fn conv_dims(conv: &Conv, x: [usize; 4], kernel: [usize; 2], co: usize) -> Result<ConvDims, String> {
     let groups = conv.groups;
-    if groups == 0 || x[3] % groups != 0 || co % groups != 0 {
+    if groups == 0 || !x[3].is_multiple_of(groups) || !co.is_multiple_of(groups) {
         return Err(format!("{} and {co} channels do not split into {groups} groups", x[3]));
     }
     if conv.stride.contains(&0) || conv.dilation.contains(&0) || kernel.contains(&0) {

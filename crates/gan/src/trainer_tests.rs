@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{Loss, Penalty, seed};
-use metaforge_autodiff::{Tape, grad};
+use metaforge_autodiff::{Tape, Var, grad};
 use metaforge_data::Mixture;
 use metaforge_nn::zoo::mlp;
 use metaforge_nn::{Model, Relu, Schedule};

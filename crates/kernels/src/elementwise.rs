@@ -67,9 +67,9 @@ impl Unary {
     /// The same function without a power, where there is one.
     fn simplified(self) -> Self {
         match self {
-            Unary::Powf(p) if p == -1.0 => Unary::Recip,
-            Unary::Powf(p) if p == 0.5 => Unary::Sqrt,
-            Unary::Powf(p) if p == -0.5 => Unary::Rsqrt,
+            Unary::Powf(-1.0) => Unary::Recip,
+            Unary::Powf(0.5) => Unary::Sqrt,
+            Unary::Powf(-0.5) => Unary::Rsqrt,
             op => op,
         }
     }
@@ -291,10 +291,10 @@ fn apply_cheap<S: Simd, T: Real>(op: Unary, sink: impl Sink<T>) {
             let (scale, shift) = (T::from_f64(scale), T::from_f64(shift));
             sink.map(|x| scale.fma::<S>(x, shift));
         }
-        Unary::Powf(p) if p == 2.0 => sink.map(|x| x * x),
-        Unary::Powf(p) if p == 3.0 => sink.map(|x| x * x * x),
-        Unary::Powf(p) if p == 1.0 => sink.map(|x| x),
-        Unary::Powf(p) if p == 0.0 => sink.map(|_| T::ONE),
+        Unary::Powf(2.0) => sink.map(|x| x * x),
+        Unary::Powf(3.0) => sink.map(|x| x * x * x),
+        Unary::Powf(1.0) => sink.map(|x| x),
+        Unary::Powf(0.0) => sink.map(|_| T::ONE),
         op => unreachable!("{op:?} is not cheap"),
     }
 }
@@ -376,6 +376,7 @@ impl<T: Real> Kernel for BinaryKernel<'_, '_, T> {
             Binary::Greater => self.map(|a, b| truth(a > b)),
             Binary::GreaterEqual => self.map(|a, b| truth(a >= b)),
             Binary::Equal => self.map(|a, b| truth(a == b)),
+            // A closed gate stops infinities too.
             Binary::Gate(0.0) => self.map(|a, b| if b > T::ZERO { a } else { T::ZERO }),
             Binary::Gate(slope) => {
                 let slope = T::from_f64(slope);

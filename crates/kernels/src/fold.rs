@@ -59,8 +59,8 @@ pub(crate) fn fold<T: Real, P: Term<T, N>, const N: usize>(
 /// algorithm for computing sample variances", 1979), so that a large mean costs no accuracy.
 pub(crate) fn moments<T: Real>(par: Par, x: &[T], [a, r, k]: [usize; 3], mean: &mut [T], variance: &mut [T]) {
     if r == 0 {
-        mean.fill(T::ZERO / T::ZERO);
-        variance.fill(T::ZERO / T::ZERO);
+        mean.fill(T::from_f64(f64::NAN));
+        variance.fill(T::from_f64(f64::NAN));
         return;
     }
     if a == 0 || k == 0 {

@@ -50,7 +50,7 @@ fn check_bounds(isa: Isa, x: &[f32], out: &mut [f32]) {
             } else {
                 let error = (f64::from(got) - exact).abs() / ulp(exact);
                 // Not `>`: a NaN must count.
-                if !(error <= worst) {
+                if error > worst || error.is_nan() {
                     (worst, at) = (error, x);
                 }
             }

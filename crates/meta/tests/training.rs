@@ -6,7 +6,7 @@ use metaforge_autodiff::{Key, Tape, Tensor};
 use metaforge_data::{EpisodeConfig, EpisodeSampler, Glyphs, Rotations, Sinusoids, Split};
 use metaforge_meta::{
     Clip, EpisodeLearner, Error, Evaluator, Maml, MetaTrainer, Objective, ProtoNet, Statistics, StepReport, Task,
-    Tasks, TrainConfig, evaluate,
+    TaskVars, Tasks, TrainConfig, evaluate,
 };
 use metaforge_nn::{Adam, Model, Optimizer, Params, Relu, Sgd, zoo};
 

@@ -160,7 +160,7 @@ fn main() {
         moments = (at + q..at + q + m).map(out).collect();
         if age + 1 == per_life {
             let life = step / per_life;
-            if life % 15 == 0 {
+            if life.is_multiple_of(15) {
                 println!("life {life:3}: mean loss of the base learner {loss:.4}");
             }
             loss = 0.0;

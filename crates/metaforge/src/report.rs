@@ -102,9 +102,9 @@ impl Section {
             html += &figure(plot);
         }
         html += "</div>\n";
-        let _ = write!(
+        let _ = writeln!(
             html,
-            "<details><summary>Effective configuration</summary><pre>{}</pre></details>\n",
+            "<details><summary>Effective configuration</summary><pre>{}</pre></details>",
             escape(&self.config)
         );
         html
@@ -115,9 +115,9 @@ fn figures(summary: &Summary) -> String {
     let mut html = String::from("<div class=\"cards\">\n");
     for f in summary.figures.iter().take(CARDS) {
         let (value, note) = (escape(&f.shown()), escape(&f.note));
-        let _ = write!(
+        let _ = writeln!(
             html,
-            "<div class=\"card\"><div class=\"value\">{value}</div><div>{}</div><div class=\"note\">{note}</div></div>\n",
+            "<div class=\"card\"><div class=\"value\">{value}</div><div>{}</div><div class=\"note\">{note}</div></div>",
             escape(&f.label)
         );
     }
@@ -127,13 +127,13 @@ fn figures(summary: &Summary) -> String {
         for f in &summary.figures {
             let row = [&f.label, &f.shown(), &f.note].map(|cell| escape(cell));
             let _ =
-                write!(html, "<tr><td>{}</td><td class=\"number\">{}</td><td>{}</td></tr>\n", row[0], row[1], row[2]);
+                writeln!(html, "<tr><td>{}</td><td class=\"number\">{}</td><td>{}</td></tr>", row[0], row[1], row[2]);
         }
         html += "</table>\n";
     }
-    let _ = write!(
+    let _ = writeln!(
         html,
-        "<p class=\"protocol\">{} {} steps in {}, evaluated in {}; {} parameters.</p>\n",
+        "<p class=\"protocol\">{} {} steps in {}, evaluated in {}; {} parameters.</p>",
         escape(&summary.protocol),
         summary.steps,
         duration(summary.train_seconds),
@@ -228,7 +228,7 @@ fn gallery(name: &str, steps: &BTreeMap<u64, PathBuf>) -> String {
         let shown = earlier.len().min(EARLIER);
         for i in 0..shown {
             let (step, path) = earlier[i * earlier.len() / shown];
-            let _ = write!(html, "<figure>{}<figcaption>step {step}</figcaption></figure>\n", embedded(path, &title));
+            let _ = writeln!(html, "<figure>{}<figcaption>step {step}</figcaption></figure>", embedded(path, &title));
         }
         html += "</div>\n";
     }

@@ -117,8 +117,11 @@ fn run_with(job: &Job<'_>, change: impl FnOnce(&mut Quadratic)) -> Result<Outcom
     })
 }
 
+/// Lines of the log, weights, samples by name, figures.
+type Trace = (Vec<(u64, String)>, Vec<u8>, Vec<(PathBuf, Vec<u8>)>, String);
+
 /// All that must be the same between two runs: everything but the clock.
-fn result(folder: &Path) -> (Vec<(u64, String)>, Vec<u8>, Vec<(PathBuf, Vec<u8>)>, String) {
+fn result(folder: &Path) -> Trace {
     let lines = metaforge::metrics::read(&folder.join(run::METRICS), u64::MAX).unwrap();
     let lines = lines.into_iter().map(|line| (line.step, format!("{:?}", line.values))).collect();
     let mut samples: Vec<_> = fs::read_dir(folder.join(run::SAMPLES)).unwrap().map(|e| e.unwrap().path()).collect();

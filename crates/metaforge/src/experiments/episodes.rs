@@ -156,7 +156,13 @@ impl Experiment for Episodes {
             found.tasks,
             self.eval.split.name(),
         );
-        Ok(Evaluation { protocol, tasks: found.tasks, figures, plots, pictures: Vec::new() })
+        Ok(Evaluation {
+            protocol,
+            tasks: found.tasks,
+            figures,
+            plots,
+            pictures: vec![("episode".into(), self.picture())],
+        })
     }
 }
 
