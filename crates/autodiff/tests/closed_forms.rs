@@ -27,6 +27,20 @@ fn a_cubic_to_the_fourth_order() {
     assert_eq!(derivatives, [3.0 * 42.0 * 42.0 + 1.0 + 84.0, 254.0, 6.0, 0.0]);
 }
 
+/// Whole powers are polynomials: their derivatives at 0 are 0 or a factorial, at every order.
+#[test]
+fn powers_at_zero_to_the_fourth_order() {
+    let tape = Tape::eager();
+    let x = tape.var(&Tensor::from_f64([], vec![0.0]));
+    for (p, expected) in [(1.0, [1.0, 0.0, 0.0, 0.0]), (2.0, [0.0, 2.0, 0.0, 0.0]), (3.0, [0.0, 0.0, 6.0, 0.0])] {
+        let mut y = x.powf(p);
+        for wanted in expected {
+            y = grad(y, &[x])[0];
+            assert_eq!(y.value().item(), wanted, "power {p}");
+        }
+    }
+}
+
 /// One and several gradient steps on f(t) = (t - c)' A (t - c) / 2 from theta, then f itself: with M = I - lr A the adapted error
 /// is M^k (theta - c), so the meta-gradient is M^k A M^k (theta - c). First order leaves the outer M^k out.
 #[test]

@@ -92,16 +92,29 @@ fn replay_allocates_nothing() {
 
 #[test]
 fn one_thread_and_several_give_the_same_bits() {
-    let inputs = maml_inputs();
+    // Large enough that every kind of kernel splits its work.
+    let key = Key::new(6);
+    let inputs = [
+        key.fold(0).normal([3, 3, 2, 32], 0.0, 0.3),
+        key.fold(1).normal([32], 1.0, 0.1),
+        key.fold(2).normal([14 * 14 * 32, 5], 0.0, 0.1),
+        key.fold(3).normal([10, 28, 28, 2], 0.0, 1.0),
+        Tensor::from_u32([10], (0..10).map(|i| i % 5).collect()),
+        key.fold(4).normal([40, 28, 28, 2], 0.0, 1.0),
+        Tensor::from_u32([40], (0..40).map(|i| i % 5).collect()),
+    ];
+    let program = trace(&inputs);
     let inputs: Vec<&Tensor> = inputs.iter().collect();
-    let program = trace(&maml_inputs());
     let run = |par: Par| {
         let mut workspace = program.workspace();
         program.run(&mut workspace, &inputs, par);
         (0..program.outputs().len()).map(|i| bits(&program.output(&workspace, i).to_tensor())).collect::<Vec<_>>()
     };
-    assert_eq!(run(Par::Seq), run(Par::Rayon));
-    assert_eq!(run(Par::Seq), run(Par::Seq));
+    let alone = run(Par::Seq);
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        assert!(alone == pool.install(|| run(Par::Rayon)), "{threads} threads");
+    }
 }
 
 #[test]

@@ -199,7 +199,7 @@ pub fn rank_drawn(
 
     let place = |z: &[f64], class: usize| {
         let own = distance(z, &prototypes[class]);
-        1 + prototypes.iter().enumerate().filter(|&(c, p)| c != class && distance(z, p) <= own).count()
+        1 + prototypes.iter().enumerate().filter(|&(c, p)| c != class && !(distance(z, p) > own)).count()
     };
     let top1 = |sets: &[Vec<Vec<f64>>]| -> Vec<f64> {
         let part = |(class, set): (usize, &Vec<Vec<f64>>)| {
@@ -207,6 +207,9 @@ pub fn rank_drawn(
         };
         sets.iter().enumerate().map(part).collect()
     };
+    if drawn.iter().flatten().flatten().any(|v| !v.is_finite()) {
+        return Err(Error::Setting("a drawn image is not of numbers".into()));
+    }
     let by_class = top1(&drawn);
     let average = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let overall = average(&by_class);
@@ -293,6 +296,13 @@ mod tests {
         let r = rank_drawn(&pixels(), &subjects, &drawn, 0).unwrap();
         assert_eq!((r.top1, r.real_top1, r.mean_rank), (1.0, 1.0, 1.0));
         assert!((r.diversity - 1.0).abs() < 0.2 && (r.novelty - 1.0).abs() < 0.25, "{r:?}");
+    }
+
+    #[test]
+    fn images_that_are_no_numbers_are_refused() {
+        let mut drawn: Vec<Tensor> = subjects().iter().map(|s| s.reference.clone()).collect();
+        drawn[1] = Tensor::full([40, 1, 2, 1], f64::NAN, DType::F32);
+        assert!(matches!(rank_drawn(&pixels(), &subjects(), &drawn, 0), Err(Error::Setting(_))));
     }
 
     #[test]

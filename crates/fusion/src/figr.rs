@@ -239,6 +239,9 @@ impl InnerGame {
                 });
             }
         }
+        if !players.is_finite() {
+            return Err(Error::Diverged { step: 0, what: "a player after the last step of the inner game".into() });
+        }
         let [d_loss, g_loss, reconstruction] = losses;
         Ok(Adapted { players, support: support.clone(), d_loss, g_loss, reconstruction })
     }

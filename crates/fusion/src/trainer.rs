@@ -167,15 +167,6 @@ impl FewShotTrainer {
         self.game.adapt(&self.players, support, steps, key, Par::Rayon)
     }
 
-    /// The control: the same steps on the same images, from players that were never trained across classes.
-    ///
-    /// # Errors
-    /// As [`InnerGame::adapt`].
-    pub fn adapt_untrained(&self, support: &Tensor, steps: usize, key: Key) -> Result<Adapted, Error> {
-        let fresh = self.game.gan().init(Key::new(self.config.seed).fold(2));
-        self.game.adapt(&fresh, support, steps, key, Par::Rayon)
-    }
-
     /// Everything that training goes on from, to the same bits. Names begin with `generator.` and `discriminator.`; what
     /// only training needs begins with `training.`.
     pub fn state(&self) -> Params {

@@ -377,6 +377,9 @@ impl Game {
         at_least("game.batch", self.batch, 1)?;
         at_least("game.discriminator_steps", self.discriminator_steps, 1)?;
         at_least("game.r1", self.r1, 0.0)?;
+        if self.loss == Loss::Wasserstein && self.r1 == 0.0 {
+            return Err("`game.loss` is wasserstein, whose critic needs bounded slopes; set `game.r1` above 0".into());
+        }
         if (0.0..1.0).contains(&self.average) {
             Ok(())
         } else {
