@@ -9,7 +9,7 @@ pub const COLORS: usize = 6;
 
 const SIZE: [f64; 2] = [640.0, 280.0];
 const LEFT: f64 = 62.0;
-const RIGHT: f64 = 14.0;
+const RIGHT: f64 = 26.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 46.0;
 
@@ -63,7 +63,7 @@ pub fn figure(plot: &Plot) -> String {
         let mark = if series.mark == Mark::Dashed { "◌" } else { "●" };
         let _ = write!(
             html,
-            "<span class=\"key\"><i class=\"k{}\">{mark}</i>{}</span>",
+            " <span class=\"key\"><i class=\"k{}\">{mark}</i>{}</span>",
             series.color % COLORS,
             escape(&series.name)
         );

@@ -114,12 +114,15 @@ fn line(text: &str) {
     let _ = writeln!(stderr(), "{text}");
 }
 
-/// Seconds for people: `8 s`, `2 min 05 s`, `3 h 20 min`.
+/// Seconds for people: `7.6 s`, `48 s`, `2 min 05 s`, `3 h 20 min`.
 pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() {
         return "?".into();
     }
-    let s = seconds.round().max(0.0) as u64;
+    if seconds < 9.95 {
+        return format!("{:.1} s", seconds.max(0.0));
+    }
+    let s = seconds.round() as u64;
     match s {
         0..60 => format!("{s} s"),
         60..3600 => format!("{} min {:02} s", s / 60, s % 60),
@@ -133,6 +136,9 @@ mod tests {
 
     #[test]
     fn durations_read_well() {
-        assert_eq!([7.6, 125.0, 12_000.0, f64::INFINITY].map(duration), ["8 s", "2 min 05 s", "3 h 20 min", "?"]);
+        assert_eq!(
+            [0.04, 7.6, 48.2, 125.0, 12_000.0, f64::INFINITY].map(duration),
+            ["0.0 s", "7.6 s", "48 s", "2 min 05 s", "3 h 20 min", "?"]
+        );
     }
 }
