@@ -199,7 +199,7 @@ pub fn rank_drawn(
 
     let place = |z: &[f64], class: usize| {
         let own = distance(z, &prototypes[class]);
-        1 + prototypes.iter().enumerate().filter(|&(c, p)| c != class && !(distance(z, p) > own)).count()
+        1 + prototypes.iter().enumerate().filter(|&(c, p)| c != class && distance(z, p) <= own).count()
     };
     let top1 = |sets: &[Vec<Vec<f64>>]| -> Vec<f64> {
         let part = |(class, set): (usize, &Vec<Vec<f64>>)| {
