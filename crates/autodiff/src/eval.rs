@@ -9,27 +9,39 @@ use crate::shape::conv_dims;
 use crate::view::{Slice, SliceMut, View, cast};
 
 /// A floating-point type as seen through the run-time tag.
-trait Tagged: Real {
+pub(crate) trait Tagged: Real {
     fn of<'a>(view: &View<'a>) -> &'a [Self];
+    fn into_mut(out: SliceMut<'_>) -> &mut [Self];
+    fn of_mut<'a>(out: &'a mut SliceMut<'_>) -> &'a mut [Self];
 }
 
-impl Tagged for f32 {
-    fn of<'a>(view: &View<'a>) -> &'a [f32] {
-        match view.data {
-            Slice::F32(x) => x,
-            _ => unreachable!("the shape rule admits one type"),
+macro_rules! tagged {
+    ($type:ty, $variant:ident) => {
+        impl Tagged for $type {
+            fn of<'a>(view: &View<'a>) -> &'a [$type] {
+                match view.data {
+                    Slice::$variant(x) => x,
+                    _ => unreachable!("the shape rule admits one type"),
+                }
+            }
+            fn into_mut(out: SliceMut<'_>) -> &mut [$type] {
+                match out {
+                    SliceMut::$variant(x) => x,
+                    _ => unreachable!("the shape rule admits one type"),
+                }
+            }
+            fn of_mut<'a>(out: &'a mut SliceMut<'_>) -> &'a mut [$type] {
+                match out {
+                    SliceMut::$variant(x) => x,
+                    _ => unreachable!("the shape rule admits one type"),
+                }
+            }
         }
-    }
+    };
 }
 
-impl Tagged for f64 {
-    fn of<'a>(view: &View<'a>) -> &'a [f64] {
-        match view.data {
-            Slice::F64(x) => x,
-            _ => unreachable!("the shape rule admits one type"),
-        }
-    }
-}
+tagged!(f32, F32);
+tagged!(f64, F64);
 
 /// Computes `prim` of `ins` into `out`, whose shape and type `aval` the shape rule gave. Every element of `out` is written.
 pub(crate) fn eval(prim: &Prim, ins: &[View<'_>], aval: &Aval, out: SliceMut<'_>, par: Par) {

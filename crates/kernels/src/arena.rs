@@ -96,38 +96,44 @@ impl Arena {
         &bytemuck::cast_slice(&self.lines[span.start..span.end()])[..span.bytes]
     }
 
-    /// The bytes of `out` to write, beside a reader of every span that does not overlap it.
+    /// The bytes of each of `outs` to write, in order, beside a reader of every span that overlaps none of them.
     ///
     /// # Panics
-    /// If `out` ends behind the arena.
-    pub fn split(&mut self, out: Span) -> (&mut [u8], Rest<'_>) {
-        assert!(out.end() <= self.lines.len(), "span {out:?} ends behind the arena");
+    /// If one of `outs` ends behind the arena or two of them overlap.
+    pub fn split<'a>(&'a mut self, outs: &'a [Span]) -> (impl Iterator<Item = &'a mut [u8]>, Rest<'a>) {
+        for (i, out) in outs.iter().enumerate() {
+            assert!(out.end() <= self.lines.len(), "span {out:?} ends behind the arena");
+            assert!(outs[..i].iter().all(|other| !other.overlaps(out)), "span {out:?} overlaps another output");
+        }
         let base = self.lines.as_mut_ptr();
-        // SAFETY: the span lies within the allocation (asserted), `u8` has no invalid values, and the only other access for
-        // the lifetime of the borrow is through `Rest`, which refuses spans that overlap `out`.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(base.add(out.start).cast::<u8>(), out.bytes) };
-        (bytes, Rest { base, lines: self.lines.len(), out, arena: std::marker::PhantomData })
+        let bytes = outs.iter().map(move |out| {
+            // SAFETY: the span lies within the allocation, the spans do not overlap each other (both asserted) and each is handed out once;
+            // `u8` has no invalid values, and the only other access for the lifetime of the borrow is through `Rest`, which refuses spans that
+            // overlap one of `outs`.
+            unsafe { std::slice::from_raw_parts_mut(base.add(out.start).cast::<u8>(), out.bytes) }
+        });
+        (bytes, Rest { base, lines: self.lines.len(), outs, arena: std::marker::PhantomData })
     }
 }
 
-/// Read access to an arena while one span of it is being written; see [`Arena::split`].
+/// Read access to an arena while spans of it are being written; see [`Arena::split`].
 #[derive(Clone, Copy)]
 pub struct Rest<'a> {
     base: *const Line,
     lines: usize,
-    out: Span,
+    outs: &'a [Span],
     arena: std::marker::PhantomData<&'a Arena>,
 }
 
 impl<'a> Rest<'a> {
-    /// The bytes of a span other than the one being written.
+    /// The bytes of a span other than those being written.
     ///
     /// # Panics
-    /// If the span overlaps the one being written, or ends behind the arena.
+    /// If the span overlaps one being written, or ends behind the arena.
     pub fn read(&self, span: Span) -> &'a [u8] {
         assert!(span.end() <= self.lines, "span {span:?} ends behind the arena");
-        assert!(!span.overlaps(&self.out), "span {span:?} overlaps the output {:?}", self.out);
-        // SAFETY: the span lies within the allocation and is disjoint from the one mutable slice (both asserted); the arena is
+        assert!(self.outs.iter().all(|out| !span.overlaps(out)), "span {span:?} overlaps an output of {:?}", self.outs);
+        // SAFETY: the span lies within the allocation and is disjoint from the mutable slices (both asserted); the arena is
         // borrowed mutably for 'a, so nothing else writes to it.
         unsafe { std::slice::from_raw_parts(self.base.add(span.start).cast::<u8>(), span.bytes) }
     }
@@ -151,9 +157,10 @@ mod tests {
     fn an_output_is_written_beside_its_inputs() {
         let mut arena = Arena::new(4);
         let (a, b) = (Span { start: 0, bytes: 100 }, Span { start: 2, bytes: 128 });
-        arena.split(a).0.fill(7);
-        let (out, rest) = arena.split(b);
-        out[..100].copy_from_slice(rest.read(a));
+        arena.split(&[a]).0.for_each(|out| out.fill(7));
+        let (mut outs, rest) = arena.split(std::slice::from_ref(&b));
+        outs.next().unwrap()[..100].copy_from_slice(rest.read(a));
+        drop(outs);
         assert_eq!(arena.read(b)[99], 7);
         assert_eq!(arena.read(b)[100], 0);
     }
@@ -162,7 +169,15 @@ mod tests {
     #[should_panic(expected = "overlaps")]
     fn an_overlapping_read_is_refused() {
         let mut arena = Arena::new(4);
-        let (_, rest) = arena.split(Span { start: 0, bytes: 65 });
+        let outs = [Span { start: 3, bytes: 1 }, Span { start: 0, bytes: 65 }];
+        let (_, rest) = arena.split(&outs);
         rest.read(Span { start: 1, bytes: 4 });
+    }
+
+    #[test]
+    #[should_panic(expected = "overlaps another output")]
+    fn overlapping_outputs_are_refused() {
+        let outs = [Span { start: 0, bytes: 65 }, Span { start: 1, bytes: 1 }];
+        let _ = Arena::new(4).split(&outs);
     }
 }

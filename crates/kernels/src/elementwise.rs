@@ -199,6 +199,13 @@ impl<T: Real> Kernel for Costly<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
+        self.apply::<S>();
+    }
+}
+
+impl<T: Real> Costly<'_, T> {
+    #[inline(always)]
+    fn apply<S: Simd>(self) {
         match self.op {
             Unary::Exp => self.map_each(|x| x.exp::<S>()),
             Unary::Log => self.map_each(|x| x.ln::<S>()),
@@ -365,24 +372,7 @@ impl<T: Real> Kernel for BinaryKernel<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let truth = |x: bool| if x { T::ONE } else { T::ZERO };
-        match self.op {
-            Binary::Add => self.map(|a, b| a + b),
-            Binary::Sub => self.map(|a, b| a - b),
-            Binary::Mul => self.map(|a, b| a * b),
-            Binary::Div => self.map(|a, b| a / b),
-            Binary::Max => self.map(|a, b| if b > a || b.is_nan() { b } else { a }),
-            Binary::Min => self.map(|a, b| if b < a || b.is_nan() { b } else { a }),
-            Binary::Greater => self.map(|a, b| truth(a > b)),
-            Binary::GreaterEqual => self.map(|a, b| truth(a >= b)),
-            Binary::Equal => self.map(|a, b| truth(a == b)),
-            // A closed gate stops infinities too.
-            Binary::Gate(0.0) => self.map(|a, b| if b > T::ZERO { a } else { T::ZERO }),
-            Binary::Gate(slope) => {
-                let slope = T::from_f64(slope);
-                self.map(|a, b| if b > T::ZERO { a } else { slope * a });
-            }
-        }
+        with_function(self.op, self);
     }
 }
 
@@ -402,7 +392,9 @@ impl<T: Real> BinaryKernel<'_, '_, T> {
             }
         }
     }
+}
 
+impl<T: Real> Pairs<T> for BinaryKernel<'_, '_, T> {
     #[inline(always)]
     fn map(self, f: impl Fn(T, T) -> T) {
         match self.is_scalar {
@@ -423,6 +415,65 @@ impl<T: Real> BinaryKernel<'_, '_, T> {
                     *o = f(a, b);
                 }
             }),
+        }
+    }
+}
+
+/// `out = op(x)` within a kernel; the same bits as [`unary`].
+#[inline(always)]
+pub(crate) fn apply_unary<S: Simd, T: Real>(op: Unary, x: &[T], out: &mut [T]) {
+    let op = op.simplified();
+    if op.is_costly() {
+        Costly { op, source: Some(x), out }.apply::<S>();
+    } else {
+        apply_cheap::<S, T>(op, Apart { x, out });
+    }
+}
+
+/// `out = op(a, b)` within a kernel, operands as long as the result; the same bits as [`binary`].
+#[inline(always)]
+pub(crate) fn apply_binary<S: Simd, T: Real>(op: Binary, a: &[T], b: &[T], out: &mut [T]) {
+    with_function(op, Dense { a, b, out });
+}
+
+/// Where a function of two elements reads and writes.
+trait Pairs<T: Real> {
+    fn map(self, f: impl Fn(T, T) -> T);
+}
+
+struct Dense<'a, T> {
+    a: &'a [T],
+    b: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: Real> Pairs<T> for Dense<'_, T> {
+    #[inline(always)]
+    fn map(self, f: impl Fn(T, T) -> T) {
+        for ((o, &a), &b) in self.out.iter_mut().zip(self.a).zip(self.b) {
+            *o = f(a, b);
+        }
+    }
+}
+
+#[inline(always)]
+fn with_function<T: Real>(op: Binary, pairs: impl Pairs<T>) {
+    let truth = |x: bool| if x { T::ONE } else { T::ZERO };
+    match op {
+        Binary::Add => pairs.map(|a, b| a + b),
+        Binary::Sub => pairs.map(|a, b| a - b),
+        Binary::Mul => pairs.map(|a, b| a * b),
+        Binary::Div => pairs.map(|a, b| a / b),
+        Binary::Max => pairs.map(|a, b| if b > a || b.is_nan() { b } else { a }),
+        Binary::Min => pairs.map(|a, b| if b < a || b.is_nan() { b } else { a }),
+        Binary::Greater => pairs.map(|a, b| truth(a > b)),
+        Binary::GreaterEqual => pairs.map(|a, b| truth(a >= b)),
+        Binary::Equal => pairs.map(|a, b| truth(a == b)),
+        // A closed gate stops infinities too.
+        Binary::Gate(0.0) => pairs.map(|a, b| if b > T::ZERO { a } else { T::ZERO }),
+        Binary::Gate(slope) => {
+            let slope = T::from_f64(slope);
+            pairs.map(|a, b| if b > T::ZERO { a } else { slope * a });
         }
     }
 }

@@ -16,13 +16,13 @@ pub(crate) const RUN: usize = 64;
 
 /// Elements of a block: blocks are summed apart (each by any thread) and their sums summed again. A quarter of a megabyte is large beside the cost
 /// of a task and stays in the second-level cache for a second look.
-const BLOCK: usize = 1 << 16;
+pub(crate) const BLOCK: usize = 1 << 16;
 
 /// Columns that a task takes at least when there are more of them than of anything else; a multiple of the accumulators' width.
 const COLUMN_GRAIN: usize = 2048;
 
 /// So few terms in all are added without accumulators.
-const FEW: usize = 128;
+pub(crate) const FEW: usize = 128;
 
 /// `outs[n][a, k]` = the sum over r of the n-th term of element `[a, r, k]`.
 pub(crate) fn fold<T: Real, P: Term<T, N>, const N: usize>(
@@ -311,7 +311,7 @@ impl Slab {
 
 /// Adds in pairs the sums of `rows` rows of `cols` that stand side by side, into the first.
 #[inline(never)]
-fn join<T: Real>(total: &mut [T; MAX_WIDTH], mut rows: usize, cols: usize) {
+pub(crate) fn join<T: Real>(total: &mut [T; MAX_WIDTH], mut rows: usize, cols: usize) {
     while rows > 1 {
         let upper = rows.div_ceil(2);
         let (low, high) = total.split_at_mut(upper * cols);

@@ -3,6 +3,7 @@
 //! A generic function is compiled where it is called. These go through a trait whose methods are not generic, so that every
 //! caller's build is short and the code is optimised here, once, by this crate's settings.
 
+use crate::fused::{Fusion, In, Out};
 use crate::par::Par;
 use crate::real::Real;
 use crate::{Binary, ConvDims, MatMulDims, Unary, Window};
@@ -122,6 +123,16 @@ instances! {
 
     /// `dw [KH, KW, C_in / groups, C_out]`: the adjoint of [`conv`] in the weights.
     conv::conv_weight_grad(par: Par, dims: &ConvDims, x: &[T], g: &[T], dw: &mut [T]);
+
+    /// Runs a fused pass; see [`crate::fused`]. Panics if an operand has not the length or type that the pass was made for.
+    fused::fused(par: Par, fusion: &Fusion, ins: &[In<'_, T>], params: &[&[T]], outs: &mut [Out<'_, T>]);
+
+    /// Means and `1 / sqrt(var + eps)` of `x [outer, R, C]` over `R`, both `[outer, C]`: what [`normalize`] uses.
+    norm::statistics(par: Par, x: &[T], outer: usize, r: usize, c: usize, eps: f64, mean: &mut [T], rstd: &mut [T]);
+
+    /// From sums over `R` of `g` and of `g * xhat`, and `rstd`, all `[C]`: the `[slope, shift]` with which
+    /// [`normalize_grad`] is `rstd * g + (slope * xhat + shift)`.
+    norm::grad_coefficients(sum: &[T], product: &[T], rstd: &[T], r: usize, slope: &mut [T], shift: &mut [T]);
 
     /// Numbers uniform in [0, 1): element `i` depends on `key` and `i` alone.
     random::uniform(key: [u32; 2], out: &mut [T]);

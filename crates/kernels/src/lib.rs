@@ -5,6 +5,7 @@ mod broadcast;
 mod conv;
 mod elementwise;
 mod fold;
+pub mod fused;
 mod gather;
 mod instances;
 pub mod layout;

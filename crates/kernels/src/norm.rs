@@ -84,6 +84,41 @@ pub(crate) fn normalize_grad<T: Real>(
     });
 }
 
+/// Means and 1 / sqrt(variance + eps) over R, both `[outer, C]`: what [`normalize`] uses. Panics if lengths do not fit.
+#[allow(clippy::too_many_arguments)]
+#[track_caller]
+pub(crate) fn statistics<T: Real>(
+    par: Par,
+    x: &[T],
+    outer: usize,
+    r: usize,
+    c: usize,
+    eps: f64,
+    mean: &mut [T],
+    rstd: &mut [T],
+) {
+    check("statistics", [outer, r, c], x.len(), rstd.len(), outer * c);
+    assert_eq!(mean.len(), outer * c, "statistics: means of [{outer}, {c}]");
+    moments(par, x, [outer, r, c], mean, rstd);
+    invert(rstd, eps);
+}
+
+/// The slope and the shift of [`normalize_grad`] from the sums over R of g and of g * xhat. Panics if lengths differ.
+#[track_caller]
+pub(crate) fn grad_coefficients<T: Real>(
+    sum: &[T],
+    product: &[T],
+    rstd: &[T],
+    r: usize,
+    slope: &mut [T],
+    shift: &mut [T],
+) {
+    assert!([product.len(), rstd.len(), slope.len(), shift.len()] == [sum.len(); 4], "grad_coefficients: lengths");
+    for i in 0..sum.len() {
+        [shift[i], slope[i]] = coefficients([sum[i], product[i]], rstd[i], r);
+    }
+}
+
 #[track_caller]
 fn check(what: &str, dims: [usize; 3], x: usize, out: usize, expected: usize) {
     assert_eq!(x, dims.iter().product::<usize>(), "{what}: input of {dims:?}");

@@ -80,6 +80,24 @@ impl<T> SendPtr<T> {
         Self(slice.as_mut_ptr())
     }
 
+    /// No address.
+    pub(crate) const NULL: Self = Self(std::ptr::null_mut());
+
+    /// A pointer of any origin.
+    pub(crate) fn from_raw(pointer: *mut T) -> Self {
+        Self(pointer)
+    }
+
+    /// The same address, of another type.
+    pub(crate) fn cast<U>(self) -> SendPtr<U> {
+        SendPtr(self.0.cast())
+    }
+
+    /// `count` elements further on.
+    pub(crate) fn add(self, count: usize) -> Self {
+        Self(self.0.wrapping_add(count))
+    }
+
     /// The address.
     pub(crate) fn get(self) -> *mut T {
         self.0

@@ -19,9 +19,13 @@ pub(crate) enum Slot {
     Index,
     /// Results before they are added up.
     Spare,
+    /// Temporaries of a fused pass.
+    Fused,
+    /// Sums of blocks of a fused pass.
+    Partial,
 }
 
-const SLOTS: usize = 6;
+const SLOTS: usize = 8;
 
 /// One cache line.
 #[derive(Clone, Copy, Pod, Zeroable)]

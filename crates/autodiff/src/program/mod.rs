@@ -2,9 +2,14 @@
 //!
 //! An eager tape and a program call the same kernels in the same order, so their numbers are the same to the bit.
 
+mod fuse;
+mod fused;
+mod graph;
 mod optimise;
 mod plan;
 mod print;
+mod role;
+mod run;
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +17,10 @@ use metaforge_kernels::{Arena, Par, Span};
 use smallvec::SmallVec;
 
 use crate::aval::Aval;
-use crate::eval::{eval, eval_in_place};
-use crate::prim::Prim;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
-use crate::view::{Slice, SliceMut, View};
+use crate::view::{Slice, View};
+use graph::{Graph, Op};
 
 /// A function from tensors to tensors, of fixed shapes, ready to run without allocating.
 ///
@@ -34,20 +38,29 @@ use crate::view::{Slice, SliceMut, View};
 pub struct Program {
     inputs: Vec<Aval>,
     consts: Vec<Tensor>,
+    values: Vec<Value>,
     instrs: Vec<Instr>,
-    /// The instructions whose values are the results.
+    /// The values that are the results.
     outputs: Vec<usize>,
     /// Size of the arena in cache lines.
     lines: usize,
 }
 
-/// One equation with the places of its operands and of its result.
-#[derive(Debug)]
-struct Instr {
-    prim: Prim,
-    ins: SmallVec<[Operand; 3]>,
+/// A value that an instruction computes.
+#[derive(Clone, Copy, Debug)]
+struct Value {
     aval: Aval,
     span: Span,
+}
+
+/// One equation with the places of its operands and of its results.
+#[derive(Debug)]
+struct Instr {
+    op: Op,
+    ins: SmallVec<[Operand; 3]>,
+    outs: SmallVec<[usize; 1]>,
+    /// Where the results go.
+    spans: SmallVec<[Span; 1]>,
     /// The first operand dies here and its memory becomes the result's.
     in_place: bool,
 }
@@ -87,7 +100,7 @@ impl Program {
             f(&tape, &vars).iter().map(|y| y.id).collect()
         };
         let (nodes, outputs) = optimise::optimise(tape.into_nodes(), outputs);
-        plan::plan(inputs.to_vec(), nodes, outputs)
+        plan::plan(inputs.to_vec(), fuse::fuse(Graph::new(nodes, outputs)))
     }
 
     /// Shapes and types of the inputs.
@@ -97,7 +110,7 @@ impl Program {
 
     /// Shapes and types of the results.
     pub fn outputs(&self) -> Vec<Aval> {
-        self.outputs.iter().map(|&i| self.instrs[i].aval).collect()
+        self.outputs.iter().map(|&i| self.values[i].aval).collect()
     }
 
     /// Number of instructions.
@@ -140,15 +153,17 @@ impl Program {
         let timed = |instr: &Instr| {
             let start = Instant::now();
             self.step(instr, workspace, inputs, par);
-            (format!("{} {}", instr.prim, instr.aval), start.elapsed())
+            let took = start.elapsed();
+            let outs: Vec<String> = instr.outs.iter().map(|&i| self.values[i].aval.to_string()).collect();
+            (format!("{} {}", instr.op, outs.join(" ")), took)
         };
         self.instrs.iter().map(timed).collect()
     }
 
     /// Result number `index` of the last run in this workspace.
     pub fn output<'w>(&self, workspace: &'w Workspace, index: usize) -> View<'w> {
-        let instr = &self.instrs[self.outputs[index]];
-        View { aval: instr.aval, data: Slice::of(instr.aval.dtype, workspace.arena.read(instr.span)) }
+        let Value { aval, span } = self.values[self.outputs[index]];
+        View { aval, data: Slice::of(aval.dtype, workspace.arena.read(span)) }
     }
 
     /// Runs the program in a new workspace, on one thread, and copies the results out.
@@ -166,26 +181,5 @@ impl Program {
             assert!(given.aval() == *traced, "input {i} is {}, the program was traced with {traced}", given.aval());
         }
         assert_eq!(workspace.arena.bytes(), self.workspace_bytes(), "the workspace is another program's");
-    }
-
-    fn step(&self, instr: &Instr, workspace: &mut Workspace, inputs: &[&Tensor], par: Par) {
-        let (out, rest) = workspace.arena.split(instr.span);
-        let out = SliceMut::of(instr.aval.dtype, out);
-        if instr.in_place {
-            return eval_in_place(&instr.prim, out, par);
-        }
-        let views: SmallVec<[View<'_>; 8]> = instr
-            .ins
-            .iter()
-            .map(|operand| {
-                let bytes = match operand.place {
-                    Place::Input(i) => inputs[i].bytes(),
-                    Place::Const(i) => self.consts[i].bytes(),
-                    Place::Value(i) => rest.read(self.instrs[i].span),
-                };
-                View { aval: operand.aval, data: Slice::of(operand.aval.dtype, bytes) }
-            })
-            .collect();
-        eval(&instr.prim, &views, &instr.aval, out, par);
     }
 }

@@ -1,62 +1,65 @@
 //! Places for a program's values: all of them in one arena, packed by liveness.
 
 use metaforge_kernels::Span;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
-use super::{Instr, Operand, Place, Program};
+use super::graph::{Graph, Op, Origin, Use, Val};
+use super::{Instr, Operand, Place, Program, Value};
 use crate::aval::Aval;
 use crate::prim::Prim;
-use crate::tape::{Id, Node, Source};
 
-/// Lays out the values of `nodes` and lists the instructions in order.
-pub(super) fn plan(inputs: Vec<Aval>, nodes: Vec<Node>, outputs: Vec<Id>) -> Program {
-    let mut program = Program { inputs, consts: Vec::new(), instrs: Vec::new(), outputs: Vec::new(), lines: 0 };
-    // Where each node's numbers are; a reshape is another view of its operand.
-    let mut place: Vec<Place> = Vec::with_capacity(nodes.len());
-    let mut avals: Vec<Aval> = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        avals.push(node.aval);
-        place.push(match node.source {
-            Source::Input(i) => Place::Input(i),
-            Source::Const(value) => {
-                program.consts.push(value);
-                Place::Const(program.consts.len() - 1)
-            }
-            Source::Eqn { prim: Prim::Reshape(_), ins } => place[ins[0] as usize],
-            Source::Eqn { prim, ins } => {
-                let operand = |&i: &Id| Operand { place: place[i as usize], aval: avals[i as usize] };
-                program.emit(prim, ins.iter().map(operand).collect(), node.aval)
-            }
-        });
+/// Lays out the values of a graph and lists the instructions in order.
+pub(super) fn plan(inputs: Vec<Aval>, mut graph: Graph) -> Program {
+    // An output that is only another view of something is copied, so that every result is a value of its own.
+    let outputs: Vec<Val> = std::mem::take(&mut graph.outputs).into_iter().map(|output| graph.owned(output)).collect();
+    let Graph { values, eqns, consts, .. } = graph;
+    // Only what instructions compute has a place in the arena.
+    let mut number = vec![usize::MAX; values.len()];
+    let mut planned: Vec<Value> = Vec::new();
+    for &val in eqns.iter().flat_map(|eqn| &eqn.outs) {
+        number[val] = planned.len();
+        planned.push(Value { aval: values[val].0, span: Span { start: 0, bytes: values[val].0.bytes() } });
     }
-    for id in outputs {
-        let (place, aval) = (place[id as usize], avals[id as usize]);
-        let owned = matches!(place, Place::Value(i) if program.instrs[i].aval == aval);
-        // An output that is only another view of something is copied, so that every result is a value of its own.
-        let place = match owned {
-            true => place,
-            false => program.emit(Prim::Reshape(aval.shape), SmallVec::from_slice(&[Operand { place, aval }]), aval),
+    let operand = |x: &Use| {
+        let place = match values[x.val].1 {
+            Origin::Input(i) => Place::Input(i),
+            Origin::Const(i) => Place::Const(i),
+            Origin::Eqn(_) => Place::Value(number[x.val]),
         };
-        let Place::Value(index) = place else { unreachable!("an emitted instruction is a value") };
-        program.outputs.push(index);
-    }
+        Operand { place, aval: x.aval }
+    };
+    let instrs = eqns.into_iter().map(|eqn| Instr {
+        ins: eqn.ins.iter().map(operand).collect(),
+        outs: eqn.outs.iter().map(|&val| number[val]).collect(),
+        op: eqn.op,
+        spans: SmallVec::new(),
+        in_place: false,
+    });
+    let instrs = instrs.collect();
+    let outputs = outputs.into_iter().map(|val| number[val]).collect();
+    let mut program = Program { inputs, consts, values: planned, instrs, outputs, lines: 0 };
     pack(&mut program);
     program
 }
 
-impl Program {
-    fn emit(&mut self, prim: Prim, ins: SmallVec<[Operand; 3]>, aval: Aval) -> Place {
-        let span = Span { start: 0, bytes: aval.bytes() };
-        self.instrs.push(Instr { prim, ins, aval, span, in_place: false });
-        Place::Value(self.instrs.len() - 1)
+impl Graph {
+    /// An output as a value that an equation computes, of its own shape.
+    fn owned(&mut self, output: Use) -> Val {
+        match self.values[output.val] {
+            (aval, Origin::Eqn(_)) if aval == output.aval => output.val,
+            _ => self.emit(Op::Prim(Prim::Reshape(output.aval.shape)), smallvec![output], &[output.aval]),
+        }
     }
 }
 
 /// Gives every value a span that no value alive at the same time overlaps.
 fn pack(program: &mut Program) {
-    let count = program.instrs.len();
-    let mut last_use: Vec<usize> = (0..count).collect();
+    // The instruction that reads a value last; what nobody reads dies where it is made.
+    let mut last_use: Vec<usize> = vec![0; program.values.len()];
     for (at, instr) in program.instrs.iter().enumerate() {
+        for &value in &instr.outs {
+            last_use[value] = at;
+        }
         for operand in &instr.ins {
             if let Place::Value(i) = operand.place {
                 last_use[i] = at;
@@ -67,9 +70,9 @@ fn pack(program: &mut Program) {
         last_use[i] = usize::MAX;
     }
     let mut free = FreeList::default();
-    for at in 0..count {
+    for (at, instr) in program.instrs.iter_mut().enumerate() {
         let dying: SmallVec<[usize; 4]> = {
-            let mut dying: SmallVec<[usize; 4]> = program.instrs[at]
+            let mut dying: SmallVec<[usize; 4]> = instr
                 .ins
                 .iter()
                 .filter_map(|o| match o.place {
@@ -81,26 +84,26 @@ fn pack(program: &mut Program) {
             dying.dedup();
             dying
         };
-        let reuse = match (&program.instrs[at].prim, &dying[..]) {
-            (Prim::Unary(_), &[i]) => Some(program.instrs[i].span),
-            _ => None,
-        };
-        match reuse {
-            Some(span) => {
-                program.instrs[at].in_place = true;
-                program.instrs[at].span = span;
+        match (&instr.op, &dying[..]) {
+            (Op::Prim(Prim::Unary(_)), &[i]) => {
+                instr.in_place = true;
+                program.values[instr.outs[0]].span = program.values[i].span;
             }
-            None => {
-                let bytes = program.instrs[at].aval.bytes();
-                program.instrs[at].span = free.take(bytes);
+            _ => {
+                for &value in &instr.outs {
+                    program.values[value].span = free.take(program.values[value].aval.bytes());
+                }
                 for i in dying {
-                    free.give(program.instrs[i].span);
+                    free.give(program.values[i].span);
                 }
             }
         }
-        if last_use[at] == at {
-            // Nothing reads it.
-            free.give(program.instrs[at].span);
+        instr.spans = instr.outs.iter().map(|&value| program.values[value].span).collect();
+        for &value in &instr.outs {
+            if last_use[value] == at {
+                // Nothing reads it.
+                free.give(program.values[value].span);
+            }
         }
     }
     program.lines = free.end;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::fused::shown;
+use super::graph::Op;
 use super::{Operand, Place, Program};
 
 impl fmt::Display for Program {
@@ -12,10 +14,16 @@ impl fmt::Display for Program {
         for (i, value) in self.consts.iter().enumerate() {
             writeln!(f, "const{i}: {value:?}")?;
         }
-        for (i, instr) in self.instrs.iter().enumerate() {
+        for instr in &self.instrs {
             let ins: Vec<String> = instr.ins.iter().map(Operand::to_string).collect();
+            let outs: Vec<String> = instr.outs.iter().map(|i| format!("%{i}: {}", self.values[*i].aval)).collect();
             let here = if instr.in_place { "  (in place)" } else { "" };
-            writeln!(f, "%{i}: {} = {}({})  @{}{here}", instr.aval, instr.prim, ins.join(", "), instr.span.start)?;
+            let starts: Vec<String> = instr.spans.iter().map(|span| format!("@{}", span.start)).collect();
+            writeln!(f, "{} = {}({})  {}{here}", outs.join(", "), instr.op, ins.join(", "), starts.join(" "))?;
+            if let Op::Fused { fusion, .. } = &instr.op {
+                fusion.steps().iter().try_for_each(|step| writeln!(f, "    {}", shown(step)))?;
+                fusion.sums().iter().try_for_each(|sum| writeln!(f, "    out{} = sum of {:?}", sum.into, sum.of))?;
+            }
         }
         let outputs: Vec<String> = self.outputs.iter().map(|i| format!("%{i}")).collect();
         writeln!(f, "return {}", outputs.join(", "))?;
@@ -29,6 +37,18 @@ impl fmt::Display for Operand {
             Place::Input(i) => write!(f, "in{i}"),
             Place::Const(i) => write!(f, "const{i}"),
             Place::Value(i) => write!(f, "%{i}"),
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Op::Prim(prim) => prim.fmt(f),
+            Op::Statistics { .. } => f.write_str("Statistics"),
+            Op::Coefficients { .. } => f.write_str("Coefficients"),
+            Op::Step(op) => write!(f, "{op:?}"),
+            Op::Fused { fusion, .. } => write!(f, "Fused[{}]", fusion.steps().len() + fusion.sums().len()),
         }
     }
 }

@@ -1,0 +1,151 @@
+//! A program between its trace and its plan: equations over numbered values, in terms of what the kernels offer.
+
+use std::collections::HashMap;
+
+use metaforge_kernels::fused::{Fusion, StepOp};
+use smallvec::{SmallVec, smallvec};
+
+use crate::aval::{Aval, Shape};
+use crate::prim::{Binary, Prim};
+use crate::tape::{Id, Node, Source};
+use crate::tensor::Tensor;
+
+/// Number of a value.
+pub(super) type Val = usize;
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Input(usize),
+    Const(usize),
+    /// The equation with this number.
+    Eqn(usize),
+}
+
+/// A value, seen as of a shape: a reshape is another view of the same numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Use {
+    pub(super) val: Val,
+    pub(super) aval: Aval,
+}
+
+/// What an instruction computes.
+#[derive(Debug)]
+pub(super) enum Op {
+    Prim(Prim),
+    /// Mean and `1 / sqrt(var + eps)` of `[1, R, C]` over R.
+    Statistics {
+        eps: f64,
+    },
+    /// Slope and shift of the gradient of a normalisation over `rows`, from the sums of g and of g * xhat, and rstd.
+    Coefficients {
+        rows: usize,
+    },
+    /// A step that is no primitive by itself; it always becomes part of a fused pass.
+    Step(StepOp),
+    /// Many steps in one pass over memory. The first `inputs` operands are its inputs, the others its parameters.
+    Fused {
+        fusion: Box<Fusion>,
+        inputs: usize,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Eqn {
+    pub(super) op: Op,
+    pub(super) ins: SmallVec<[Use; 3]>,
+    pub(super) outs: SmallVec<[Val; 1]>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    /// Shape and type of each value, and where it comes from.
+    pub(super) values: Vec<(Aval, Origin)>,
+    pub(super) eqns: Vec<Eqn>,
+    pub(super) consts: Vec<Tensor>,
+    pub(super) outputs: Vec<Use>,
+}
+
+impl Graph {
+    /// The equations of a trace. Normalisations over all rows are taken apart, so that the parts can be fused with what stands
+    /// around them: the statistics, and what is done element by element.
+    pub(super) fn new(nodes: Vec<Node>, outputs: Vec<Id>) -> Graph {
+        let mut graph = Graph::default();
+        let mut uses: Vec<Use> = Vec::with_capacity(nodes.len());
+        let mut statistics = HashMap::new();
+        for node in nodes {
+            let aval = node.aval;
+            let val = match node.source {
+                Source::Input(i) => graph.value(aval, Origin::Input(i)),
+                Source::Const(value) => {
+                    graph.consts.push(value);
+                    graph.value(aval, Origin::Const(graph.consts.len() - 1))
+                }
+                Source::Eqn { prim: Prim::Reshape(_), ins } => uses[ins[0] as usize].val,
+                Source::Eqn { prim, ins } => {
+                    let ins: SmallVec<[Use; 3]> = ins.iter().map(|&i| uses[i as usize]).collect();
+                    graph.lower(prim, ins, aval, &mut statistics)
+                }
+            };
+            uses.push(Use { val, aval });
+        }
+        graph.outputs = outputs.iter().map(|&id| uses[id as usize]).collect();
+        graph
+    }
+
+    fn value(&mut self, aval: Aval, origin: Origin) -> Val {
+        self.values.push((aval, origin));
+        self.values.len() - 1
+    }
+
+    /// Adds an equation with results of these kinds; they are numbered in a row.
+    pub(super) fn emit(&mut self, op: Op, ins: SmallVec<[Use; 3]>, outs: &[Aval]) -> Val {
+        let first = self.values.len();
+        for &aval in outs {
+            self.value(aval, Origin::Eqn(self.eqns.len()));
+        }
+        self.eqns.push(Eqn { op, ins, outs: (first..first + outs.len()).collect() });
+        first
+    }
+
+    fn lower(
+        &mut self,
+        prim: Prim,
+        ins: SmallVec<[Use; 3]>,
+        aval: Aval,
+        statistics: &mut HashMap<(Val, u64), Val>,
+    ) -> Val {
+        let x = ins.first().copied();
+        let rows_and_columns = x.and_then(|x| match x.aval.shape[..] {
+            [1, r, c] if r > 0 && c > 1 => Some((r, c)),
+            _ => None,
+        });
+        match (&prim, x, rows_and_columns) {
+            (&(Prim::Normalize { eps } | Prim::Rstd { eps }), Some(x), Some((_, c))) => {
+                let columns = Aval { shape: Shape::new(&[1, c]), ..aval };
+                let mean = *statistics
+                    .entry((x.val, eps.to_bits()))
+                    .or_insert_with(|| self.emit(Op::Statistics { eps }, smallvec![x], &[columns, columns]));
+                if let Prim::Rstd { .. } = prim {
+                    return mean + 1;
+                }
+                let [mean, rstd] = [mean, mean + 1].map(|val| Use { val, aval: columns });
+                self.emit(Op::Step(StepOp::Normalize), smallvec![x, mean, rstd], &[aval])
+            }
+            (Prim::NormalizeGrad, Some(xhat), Some((rows, c))) => {
+                let (rstd, g) = (ins[1], ins[2]);
+                let columns = Aval { shape: Shape::new(&[1, 1, c]), ..aval };
+                let product = self.emit(Op::Prim(Prim::Binary(Binary::Mul)), smallvec![g, xhat], &[aval]);
+                let product = Use { val: product, aval };
+                let [sum, products] = [g, product].map(|of| {
+                    let val = self.emit(Op::Prim(Prim::SumTo(columns.shape)), smallvec![of], &[columns]);
+                    Use { val, aval: columns }
+                });
+                let slope = self.emit(Op::Coefficients { rows }, smallvec![sum, products, rstd], &[columns, columns]);
+                let [slope, shift] = [slope, slope + 1].map(|val| Use { val, aval: columns });
+                self.emit(Op::Step(StepOp::NormalizeGrad), smallvec![xhat, g, rstd, slope, shift], &[aval])
+            }
+            _ => self.emit(Op::Prim(prim), ins, &[aval]),
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! A run of elementwise steps as one pass over memory: tile by tile, what a step leaves is still in the first-level cache when
+//! the next one reads it.
+//!
+//! A [`Fusion`] is a list of [`Step`]s over a domain of `units * unit` elements, row-major with rows of `period` columns. A step
+//! reads memory ([`Place::Input`]), what an earlier step left ([`Place::Temp`], [`Place::Output`]) or one number for each
+//! column ([`Place::Param`]). Pooling joins in: a unit is then some whole windows of an image, and a value has an element
+//! for each pixel or for each window. Values can be summed over the rows on the way ([`Sum`]).
+//!
+//! Every element gets the bits that the kernels of the single steps give it, and every sum those of [`crate::sum_axes`]: how
+//! steps are put together never shows in a result, nor does the number of threads.
+
+mod pooling;
+mod steps;
+mod sums;
+
+use crate::fold::fold;
+use crate::par::{Par, SendPtr, for_each_range};
+use crate::real::Real;
+use crate::scratch::{self, Slot};
+use crate::simd::{Kernel, Simd, dispatch};
+use crate::term::Plain;
+use crate::{Binary, Unary};
+
+pub use pooling::Pooling;
+use sums::{ColumnSums, Partition};
+
+
+/// Elements of a tile, about: with the values that live at once it fits the first-level cache, and the nanoseconds to begin a
+/// step are few beside those of the step.
+const TILE: usize = 2048;
+/// Elements that a parameter is repeated to, so that the arithmetic sees runs of that length whatever the period.
+const SPREAD: usize = 256;
+/// Elements of the domain that a thread takes at a time, at least.
+const GRAIN: usize = 1 << 16;
+/// The most inputs, outputs and parameters together.
+pub const MAX_OPERANDS: usize = 64;
+/// The most operands of a step.
+pub const MAX_ARGS: usize = 5;
+
+/// Where a step finds a value or leaves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// An operand of the domain's size, or of its pooled size.
+    Input(usize),
+    /// A result in memory; steps after the one that writes it may read it.
+    Output(usize),
+    /// A result that only later steps see.
+    Temp(usize),
+    /// One number for each column.
+    Param(usize),
+}
+
+/// What a step computes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StepOp {
+    /// `op(x)`.
+    Unary(Unary),
+    /// `op(a, b)`.
+    Binary(Binary),
+    /// `cond != 0 ? a : b`.
+    Select,
+    /// `(x - mean) * rstd` of x, mean, rstd.
+    Normalize,
+    /// `rstd * g + (slope * xhat + shift)` of xhat, g, rstd, slope, shift, fused multiply-adds as in [`crate::normalize_grad`].
+    NormalizeGrad,
+    /// The index of the first maximum of each window within its image: pixels to windows.
+    PoolIndices,
+    /// The element that each index names: pixels and indices to windows.
+    PoolGather,
+    /// Zeros, but for the windows' elements added where their index says: windows and indices to pixels.
+    PoolScatter,
+}
+
+/// One step of a [`Fusion`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// What it computes.
+    pub op: StepOp,
+    /// Its operands.
+    pub args: Vec<Place>,
+    /// Where the result goes: a temporary or an output, and none of the operands.
+    pub out: Place,
+    /// Whether an elementwise step runs over windows instead of pixels.
+    pub pooled: bool,
+}
+
+/// A value summed over all rows: `[.., C]` to `[C]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sum {
+    /// What is summed.
+    pub of: Place,
+    /// The output `[C]`.
+    pub into: usize,
+    /// Whether it has an element for each window instead of each pixel.
+    pub pooled: bool,
+}
+
+/// An operand in memory.
+#[derive(Clone, Copy, Debug)]
+pub enum In<'a, T> {
+    /// Numbers.
+    Float(&'a [T]),
+    /// Indices of windows.
+    Index(&'a [u32]),
+}
+
+/// A result in memory.
+#[derive(Debug)]
+pub enum Out<'a, T> {
+    /// Numbers.
+    Float(&'a mut [T]),
+    /// Indices of windows.
+    Index(&'a mut [u32]),
+}
+
+/// What a place holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// An element for each pixel (or simply each element of the domain).
+    Pixels,
+    /// An element for each window.
+    Windows,
+    /// An index for each window.
+    Indices,
+    /// One number for each column.
+    Columns,
+}
+
+/// Steps that run as one pass; see the module.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fusion {
+    steps: Vec<Step>,
+    sums: Vec<Sum>,
+    /// What the summed values have an element for.
+    summed: Kind,
+    period: usize,
+    elements: usize,
+    pooling: Option<Pooling>,
+    inputs: Vec<Kind>,
+    outputs: Vec<Kind>,
+    params: usize,
+    /// Temporaries, each with room for a tile.
+    temps: usize,
+}
+
+impl Fusion {
+    /// A pass over `elements` elements in rows of `period`.
+    ///
+    /// # Panics
+    /// If a step writes one of its operands or an input, a place holds two kinds of things or none, or the sizes do not fit.
+    #[track_caller]
+    pub fn new(
+        steps: Vec<Step>,
+        sums: Vec<Sum>,
+        period: usize,
+        elements: usize,
+        pooling: Option<Pooling>,
+    ) -> Fusion {
+        assert!(period > 0 && elements > 0 && elements.is_multiple_of(period), "{elements} elements in rows of {period}");
+        if let Some(p) = &pooling {
+            assert!(p.channels == period && elements.is_multiple_of(p.pixels()), "{elements} elements of {p:?}");
+        }
+        let mut kinds: Vec<(Place, Kind)> = Vec::new();
+        let mut temps = 0;
+        // A temporary may hold one thing after the other; everything else is one thing.
+        let mut hold = |place: Place, kind: Kind| match (place, kinds.iter().find(|(p, _)| *p == place)) {
+            (Place::Temp(i), _) => temps = temps.max(i + 1),
+            (_, Some((_, known))) => assert_eq!(*known, kind, "{place:?} is two things at once"),
+            (_, None) => kinds.push((place, kind)),
+        };
+        for step in &steps {
+            assert!(!step.args.contains(&step.out), "{step:?} writes what it reads");
+            assert!(matches!(step.out, Place::Output(_) | Place::Temp(_)), "{step:?} writes an operand");
+            let (args, out) = step.kinds();
+            assert_eq!(step.args.len(), args.len(), "operands of {step:?}");
+            assert!(pooling.is_some() || out == Kind::Pixels && !args.contains(&Kind::Windows), "{step:?} without windows");
+            for (&arg, &kind) in step.args.iter().zip(args) {
+                let is_column = matches!(arg, Place::Param(_));
+                assert!(!is_column || !step.op.pools(), "{step:?} of columns");
+                hold(arg, if is_column { Kind::Columns } else { kind });
+            }
+            hold(step.out, out);
+        }
+        for sum in &sums {
+            assert!(!matches!(sum.of, Place::Param(_)) && (pooling.is_some() || !sum.pooled), "{sum:?}");
+            hold(sum.of, sum.kind());
+            hold(Place::Output(sum.into), Kind::Columns);
+        }
+        let summed = sums.first().map_or(Kind::Pixels, Sum::kind);
+        assert!(sums.iter().all(|s| s.kind() == summed), "sums of pixels and of windows");
+        let table = |of: fn(usize) -> Place| -> Vec<Kind> {
+            let kind = |i| kinds.iter().find(|(p, _)| *p == of(i)).map(|(_, kind)| *kind);
+            (0..).map_while(kind).collect()
+        };
+        let [inputs, outputs, params] = [Place::Input, Place::Output, Place::Param].map(table);
+        let operands = inputs.len() + outputs.len() + params.len();
+        assert!(operands == kinds.len() && operands <= MAX_OPERANDS, "operands are numbered in a row: {kinds:?}");
+        Fusion { steps, sums, summed, period, elements, pooling, inputs, outputs, params: params.len(), temps }
+    }
+
+    /// The steps in order.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// What is summed.
+    pub fn sums(&self) -> &[Sum] {
+        &self.sums
+    }
+
+    /// Elements of a unit for each pixel, or each window: the smallest piece that a tile holds.
+    #[inline]
+    fn unit(&self, kind: Kind) -> usize {
+        match (&self.pooling, kind) {
+            (_, Kind::Columns) => 0,
+            (None, _) => self.period,
+            (Some(p), Kind::Pixels) => p.unit()[0],
+            (Some(p), Kind::Windows | Kind::Indices) => p.unit()[1],
+        }
+    }
+
+    /// Elements of a value.
+    fn len(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Columns => self.period,
+            _ => self.elements / self.unit(Kind::Pixels) * self.unit(kind),
+        }
+    }
+}
+
+impl Sum {
+    fn kind(&self) -> Kind {
+        if self.pooled { Kind::Windows } else { Kind::Pixels }
+    }
+}
+
+impl StepOp {
+    /// Whether it goes between pixels and windows.
+    fn pools(self) -> bool {
+        matches!(self, StepOp::PoolIndices | StepOp::PoolGather | StepOp::PoolScatter)
+    }
+}
+
+impl Step {
+    /// What its operands are (a column's number may stand for any), and its result.
+    fn kinds(&self) -> (&'static [Kind], Kind) {
+        use Kind::{Indices, Pixels, Windows};
+        match self.op {
+            StepOp::PoolIndices => (&[Pixels], Indices),
+            StepOp::PoolGather => (&[Pixels, Indices], Windows),
+            StepOp::PoolScatter => (&[Windows, Indices], Pixels),
+            _ => {
+                let (of, kinds): (usize, [&'static [Kind]; 2]) = (
+                    match self.op {
+                        StepOp::Unary(_) => 1,
+                        StepOp::Binary(_) => 2,
+                        StepOp::NormalizeGrad => 5,
+                        _ => 3,
+                    },
+                    [&[Pixels; MAX_ARGS], &[Windows; MAX_ARGS]],
+                );
+                (&kinds[usize::from(self.pooled)][..of], if self.pooled { Windows } else { Pixels })
+            }
+        }
+    }
+}
+
+/// Runs `fusion`: `ins` are its inputs, `params` its parameters (`period` numbers, or one for all columns), `outs` its outputs in order.
+///
+/// # Panics
+/// If a length or a type does not fit.
+#[track_caller]
+pub(crate) fn fused<T: Real>(par: Par, fusion: &Fusion, ins: &[In<'_, T>], params: &[&[T]], outs: &mut [Out<'_, T>]) {
+    let given = [ins.len(), params.len(), outs.len()];
+    assert_eq!(given, [fusion.inputs.len(), fusion.params, fusion.outputs.len()], "fused: operands");
+    let memory = |pointer: *mut u8, len: usize, index: bool, kind: Kind| {
+        let size = if index { size_of::<u32>() } else { size_of::<T>() };
+        assert!(len == fusion.len(kind) && index == (kind == Kind::Indices), "fused: {len} elements for {kind:?}");
+        Memory { pointer: SendPtr::from_raw(pointer), stride: fusion.unit(kind) * size }
+    };
+    let mut input = [Memory::NONE; MAX_OPERANDS];
+    for ((m, x), &kind) in input.iter_mut().zip(ins).zip(&fusion.inputs) {
+        *m = match x {
+            In::Float(x) => memory(x.as_ptr().cast_mut().cast(), x.len(), false, kind),
+            In::Index(x) => memory(x.as_ptr().cast_mut().cast(), x.len(), true, kind),
+        };
+    }
+    for x in params {
+        assert!(x.len() == fusion.period || x.len() == 1, "fused: {} numbers for {} columns", x.len(), fusion.period);
+    }
+    let mut output = [Memory::NONE; MAX_OPERANDS];
+    for ((m, x), &kind) in output.iter_mut().zip(outs.iter_mut()).zip(&fusion.outputs) {
+        *m = match x {
+            Out::Float(x) => memory(x.as_mut_ptr().cast(), x.len(), false, kind),
+            Out::Index(x) => memory(x.as_mut_ptr().cast(), x.len(), true, kind),
+        };
+    }
+    Job { fusion, params, input: &input, output: &output }.run(par);
+}
+
+/// An operand in memory: where it begins, and how many bytes a unit of it takes.
+#[derive(Clone, Copy)]
+struct Memory {
+    pointer: SendPtr<u8>,
+    stride: usize,
+}
+
+impl Memory {
+    const NONE: Memory = Memory { pointer: SendPtr::NULL, stride: 0 };
+}
+
+/// A pass with its operands.
+struct Job<'a, T> {
+    fusion: &'a Fusion,
+    params: &'a [&'a [T]],
+    input: &'a [Memory; MAX_OPERANDS],
+    output: &'a [Memory; MAX_OPERANDS],
+}
+
+impl<T: Real> Job<'_, T> {
+    fn run(&self, par: Par) {
+        let f = self.fusion;
+        let full = f.unit(Kind::Pixels);
+        let units = f.elements / full;
+        if f.sums.is_empty() {
+            return for_each_range(par, units, GRAIN.div_ceil(full), |first, last| {
+                self.piece([first, last], first, None);
+            });
+        }
+        // The rows of a sum come in blocks that are summed apart; a thread takes whole blocks.
+        let per_unit = f.unit(f.summed) / f.period;
+        let rows = units * per_unit;
+        let partition = Partition::new::<T>(rows, f.period);
+        let piece = |into: &(dyn Fn(usize) -> SendPtr<T> + Sync)| {
+            let grain = (GRAIN / f.period).div_ceil(partition.rows).max(1);
+            for_each_range(par, partition.blocks, grain, |first, last| {
+                let [start, end] = [first * partition.rows, (last * partition.rows).min(rows)];
+                // A unit that lies across the border belongs to the piece that it begins in; both sum their rows of it.
+                let touched = [start / per_unit, end.div_ceil(per_unit)];
+                self.piece(touched, start.div_ceil(per_unit), Some((&partition, [start, end], into)));
+            });
+        };
+        let sum = |n: usize| -> SendPtr<T> { self.output[f.sums[n].into].pointer.cast() };
+        if partition.blocks == 1 {
+            return piece(&sum);
+        }
+        let partial = partition.blocks * f.period;
+        scratch::with::<T, _>(Slot::Partial, f.sums.len() * partial, |scratch| {
+            let base = SendPtr::new(scratch);
+            piece(&|n| base.add(n * partial));
+            for (n, part) in scratch.chunks_exact(partial).enumerate() {
+                // SAFETY: `fused` checked that the output has `period` elements, and it is written here alone.
+                let out = unsafe { std::slice::from_raw_parts_mut(sum(n).get(), f.period) };
+                fold(par, Plain(part), [1, partition.blocks, f.period], [out]);
+            }
+        });
+    }
+
+    /// Runs the steps over the units `touched`; what belongs to units before `owned` is not written. Sums a range of the rows.
+    fn piece(&self, touched: [usize; 2], owned: usize, rows: Option<Rows<'_, T>>) {
+        let f = self.fusion;
+        let full = f.unit(Kind::Pixels);
+        let tile = (TILE / full).clamp(1, (touched[1] - touched[0]).max(1));
+        let spread = f.period * (SPREAD / f.period).max(1);
+        let room = tile * full;
+        let lanes = rows.as_ref().map_or(0, |(p, ..)| 2 * p.lanes);
+        let spare = if touched[0] < owned { f.outputs.len() * full } else { 0 };
+        let sizes = [f.temps * room, f.params * spread, f.sums.len() * lanes, spare];
+        scratch::with::<T, _>(Slot::Fused, sizes.iter().sum(), |scratch| {
+            let (temps, rest) = scratch.split_at_mut(sizes[0]);
+            let (params, rest) = rest.split_at_mut(sizes[1]);
+            let (lanes, spares) = rest.split_at_mut(sizes[2]);
+            for (to, x) in params.chunks_exact_mut(spread).zip(self.params) {
+                match x {
+                    [x] => to.fill(*x),
+                    x => to.chunks_exact_mut(f.period).for_each(|row| row.copy_from_slice(x)),
+                }
+            }
+            let columns = rows.map(|(partition, range, into)| ColumnSums::new(partition, range, lanes, into));
+            dispatch(Tiles { job: self, touched, owned, tile, room, spread, temps, params, spares, columns });
+        });
+    }
+}
+
+/// How the rows of a sum are cut, which of them to sum, and where the blocks' sums go.
+type Rows<'a, T> = (&'a Partition, [usize; 2], &'a dyn Fn(usize) -> SendPtr<T>);
+
+/// The tiles of a piece.
+struct Tiles<'a, T> {
+    job: &'a Job<'a, T>,
+    touched: [usize; 2],
+    owned: usize,
+    /// Units of a tile.
+    tile: usize,
+    /// Elements of a temporary.
+    room: usize,
+    /// Elements of a repeated parameter.
+    spread: usize,
+    temps: &'a mut [T],
+    params: &'a mut [T],
+    /// Where outputs of a unit go that is not to be written.
+    spares: &'a mut [T],
+    columns: Option<ColumnSums<'a, T>>,
+}
+
+impl<T: Real> Kernel for Tiles<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        let f = self.job.fusion;
+        let mut unit = self.touched[0];
+        while unit < self.touched[1] {
+            let is_owned = unit >= self.owned;
+            let end = if is_owned { self.touched[1] } else { self.owned.min(self.touched[1]) };
+            let count = (end - unit).min(self.tile);
+            for step in &f.steps {
+                self.step::<S>(step, unit, count, is_owned);
+            }
+            let per_unit = f.unit(f.summed);
+            for (n, sum) in f.sums.iter().enumerate() {
+                let x = self.pointer(sum.of, unit, is_owned).cast::<T>();
+                // SAFETY: the place holds numbers of `count` units (`Fusion::new` checked the kind of all sums).
+                let x = unsafe { std::slice::from_raw_parts(x, count * per_unit) };
+                if let Some(columns) = &mut self.columns {
+                    columns.add(simd, n, unit * per_unit / f.period, x);
+                }
+            }
+            unit += count;
+        }
+    }
+}
+
+impl<T: Real> Tiles<'_, T> {
+    /// Where the values of a tile begin that starts with `unit`.
+    #[inline(always)]
+    fn pointer(&mut self, place: Place, unit: usize, is_owned: bool) -> *mut u8 {
+        let at = |m: &Memory| m.pointer.get().wrapping_add(unit * m.stride);
+        match place {
+            Place::Input(i) => at(&self.job.input[i]),
+            Place::Output(i) if is_owned => at(&self.job.output[i]),
+            Place::Output(i) => self.spares[i * self.job.fusion.unit(Kind::Pixels)..].as_mut_ptr().cast(),
+            Place::Temp(i) => self.temps[i * self.room..].as_mut_ptr().cast(),
+            Place::Param(i) => self.params[i * self.spread..].as_mut_ptr().cast(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
