@@ -430,34 +430,15 @@ pub(crate) fn apply_unary<S: Simd, T: Real>(op: Unary, x: &[T], out: &mut [T]) {
     }
 }
 
-/// `out = op(a, b)` within a kernel, operands as long as the result; the same bits as [`binary`].
-#[inline(always)]
-pub(crate) fn apply_binary<S: Simd, T: Real>(op: Binary, a: &[T], b: &[T], out: &mut [T]) {
-    with_function(op, Dense { a, b, out });
-}
-
 /// Where a function of two elements reads and writes.
-trait Pairs<T: Real> {
+pub(crate) trait Pairs<T: Real> {
+    /// Calls `f` for each pair.
     fn map(self, f: impl Fn(T, T) -> T);
 }
 
-struct Dense<'a, T> {
-    a: &'a [T],
-    b: &'a [T],
-    out: &'a mut [T],
-}
-
-impl<T: Real> Pairs<T> for Dense<'_, T> {
-    #[inline(always)]
-    fn map(self, f: impl Fn(T, T) -> T) {
-        for ((o, &a), &b) in self.out.iter_mut().zip(self.a).zip(self.b) {
-            *o = f(a, b);
-        }
-    }
-}
-
+/// Runs the loops of `pairs` with the function of `op`.
 #[inline(always)]
-fn with_function<T: Real>(op: Binary, pairs: impl Pairs<T>) {
+pub(crate) fn with_function<T: Real>(op: Binary, pairs: impl Pairs<T>) {
     let truth = |x: bool| if x { T::ONE } else { T::ZERO };
     match op {
         Binary::Add => pairs.map(|a, b| a + b),

@@ -256,7 +256,9 @@ impl<'g> Grouping<'g> {
         let mut domain = entry.domain;
         cone.sort_unstable();
         cone.dedup();
-        for &eqn in &cone {
+        // The windows first: they tell which of the others run over windows.
+        let pools = |eqn: &&usize| matches!(self.roles[**eqn], Some(Role::Pool { .. }));
+        for &eqn in cone.iter().filter(pools).chain(cone.iter().filter(|eqn| !pools(eqn))) {
             domain = domain.admit(self.roles[eqn]?, self.dtype(eqn))?;
         }
         entry.domain = domain;

