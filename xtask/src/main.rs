@@ -4,6 +4,7 @@
 mod args;
 mod bench;
 mod ci;
+mod circumstances;
 mod gradcheck;
 mod reproduce;
 mod run;
@@ -40,8 +41,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "bench",
-        usage: "[--filter TEXT] [--threads N]",
-        about: "the benchmarks of the kernels and of whole workloads",
+        usage: "[--filter NAME] [--threads N] [--json FILE] [--peers] | --profile [..] | --roofline [..] | --kernels [..]",
+        about: "whole workloads timed or profiled, beside other libraries, or the kernels: docs/BENCHMARKS.md",
         run: bench::run,
     },
     Command {

@@ -3,10 +3,10 @@
 //!
 //! A run folder that holds a `summary.json` is finished: it is evaluated and not trained again. Remove it to train anew.
 
-use crate::{Outcome, args::Args, run};
+use crate::{Outcome, args::Args, circumstances::circumstances, run};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::time::Instant;
 
 /// The recipes behind the figures that the project states.
 const HEADLINES: [&str; 5] =
@@ -49,6 +49,7 @@ pub(crate) fn run(args: &[String]) -> Outcome {
         let told = serde_json::from_str(&told).map_err(|e| format!("what eval says of {recipe} is no JSON: {e}"))?;
         rows.push(row(recipe, &told, seconds));
     }
+    let threads = threads.or_else(|| std::thread::available_parallelism().map(usize::from).ok());
     println!("{}\n", circumstances(threads)?);
     println!("| recipe | figures | training |\n|---|---|---|");
     rows.iter().for_each(|row| println!("{row}"));
@@ -96,38 +97,6 @@ fn figure(x: Option<f64>) -> String {
     format!("{x:.digits$}")
 }
 
-/// Date, commit, machine and compiler: a figure says where it comes from.
-fn circumstances(threads: Option<usize>) -> Result<String, String> {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| e.to_string())?.as_secs();
-    let commit = run::read(&mut run::command("git", &["describe", "--always", "--dirty"]))?;
-    let rustc = run::read(&mut run::command("rustc", &["--version"]))?;
-    let cpu = std::fs::read_to_string(Path::new("/proc/cpuinfo")).unwrap_or_default();
-    let cpu = cpu
-        .lines()
-        .find_map(|l| l.strip_prefix("model name"))
-        .map_or("unknown processor", |l| l.trim_start_matches([' ', '\t', ':']));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = threads.unwrap_or(cores);
-    Ok(format!(
-        "{}, commit {}, {cpu}, {cores} cores, {threads} threads, {}.",
-        date(seconds),
-        commit.trim(),
-        rustc.trim()
-    ))
-}
-
-/// Year-month-day of a Unix time, after Howard Hinnant's `civil_from_days`.
-fn date(seconds: u64) -> String {
-    let z = (seconds / 86_400) as i64 + 719_468;
-    let era = z / 146_097;
-    let doe = z % 146_097;
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    format!("{}-{month:02}-{day:02}", yoe + era * 400 + i64::from(month <= 2))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,13 +119,6 @@ mod tests {
             [(12.34567, "12.35"), (0.00123456, "0.001235"), (0.0, "0"), (98765.4, "98765"), (-0.5, "-0.5000")]
         {
             assert_eq!(figure(Some(x)), text);
-        }
-    }
-
-    #[test]
-    fn dates() {
-        for (seconds, text) in [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_735_689_599, "2024-12-31")] {
-            assert_eq!(date(seconds), text);
         }
     }
 }

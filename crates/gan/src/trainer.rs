@@ -1,6 +1,7 @@
 //! Training of a GAN by alternating moves, each compiled once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use metaforge_autodiff::{Aval, DType, Key, Par, Program, Tensor, Workspace};
 use metaforge_data::{BatchSampler, ImageSet, Range};
@@ -54,6 +55,13 @@ impl Move {
 
     fn run(&mut self, inputs: &[&Tensor]) {
         self.program.run(&mut self.workspace, inputs, Par::Rayon);
+    }
+
+    /// What each instruction takes on one thread, once everything has been touched.
+    fn profile(&self, inputs: &[&Tensor]) -> Vec<(String, Duration)> {
+        let mut workspace = self.program.workspace();
+        self.program.run(&mut workspace, inputs, Par::Seq);
+        self.program.run_timed(&mut workspace, inputs, Par::Seq)
     }
 
     fn number(&self, index: usize) -> f64 {
@@ -255,6 +263,32 @@ impl GanTrainer {
         }
         (self.discriminator, self.generator, self.step) = (discriminator, generator, step + 1);
         Ok(report)
+    }
+
+    /// The programs of the discriminator's move and of the generator's. A step runs the first as often as the configuration says, then the
+    /// second once.
+    pub fn programs(&self) -> [&Program; 2] {
+        [&self.discriminator_move.program, &self.generator_move.program]
+    }
+
+    /// Runs one move of the discriminator and one of the generator on one thread, as the next step would begin, and tells what each
+    /// instruction took: where the time goes. Nothing changes.
+    pub fn profile(&self) -> Vec<(String, Duration)> {
+        let shape = [self.config.batch, self.gan.noise()];
+        let key = self.key.fold(self.step);
+        let real = (self.reals)(self.step * self.config.discriminator_steps as u64);
+        let (noise, mix) = (key.fold(0).normal(shape, 0.0, 1.0), key.fold(1).uniform([shape[0]], 0.0, 1.0));
+        let rate = Tensor::scalar(0.0);
+        let mut inputs: Vec<&Tensor> = self.discriminator.tensors().collect();
+        inputs.extend(self.generator.params.tensors());
+        inputs.extend([&real, &noise, &mix, &rate]);
+        let mut told = self.discriminator_move.profile(&inputs);
+        let mut inputs: Vec<&Tensor> = self.generator.tensors().collect();
+        inputs.extend(self.average.iter().flat_map(Params::tensors));
+        inputs.extend(self.discriminator.params.tensors());
+        inputs.extend([&noise, &rate, &rate]);
+        told.extend(self.generator_move.profile(&inputs));
+        told
     }
 
     /// Steps taken so far.

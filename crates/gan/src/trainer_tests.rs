@@ -171,3 +171,18 @@ fn a_ring_is_learned() {
     let modes = crate::metrics::mode_coverage(&trainer.sample(1000, Key::new(1)), &ring);
     assert!(modes.covered == 4 && modes.high_quality > 0.6, "{modes:?}");
 }
+
+#[test]
+fn a_profile_tells_every_instruction_and_changes_nothing() {
+    let mut trainer = on_ring(plane(Loss::NonSaturating, Penalty::None), config(1e-2));
+    trainer.step().unwrap();
+    let before = trainer.state();
+    let told = trainer.profile();
+    assert_eq!(told.len(), trainer.programs().iter().map(|p| p.len()).sum::<usize>());
+    assert!(before.tensors().iter().zip(trainer.state().tensors()).all(|(a, b)| a.bytes() == b.bytes()));
+    // Both players are perceptrons of one hidden layer of 16, on 16 points of the plane, from 4 numbers of noise. The discriminator's move:
+    // the generator forwards; two batches forwards, and back to the weights of both layers and to the hidden layer.
+    let (generator, discriminator) = (16 * (4 * 16 + 16 * 2), [16 * 2 * 16, 16 * 16]);
+    let move_of_d = generator + 2 * (2 * discriminator[0] + 3 * discriminator[1]);
+    assert_eq!(trainer.programs()[0].flops(), 2 * move_of_d as u64);
+}

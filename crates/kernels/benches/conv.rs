@@ -5,7 +5,7 @@ mod roofline;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use metaforge_kernels::{ConvDims, Par, conv, conv_input_grad, conv_weight_grad};
-use roofline::noise;
+use roofline::limits::noise;
 
 /// `[n, size, ci, co, kernel, stride, pad before, pad after]`.
 type Layer = [usize; 8];

@@ -5,7 +5,7 @@ mod roofline;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use metaforge_kernels::{MatMulDims, Par, matmul};
-use roofline::noise;
+use roofline::limits::noise;
 use std::hint::black_box;
 
 const SIZES: [[usize; 3]; 12] = [

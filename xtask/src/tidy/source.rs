@@ -87,10 +87,10 @@ fn has_macro(line: &str, name: &str) -> bool {
         && line.match_indices(name).any(|(i, _)| !line[..i].ends_with(char::is_alphanumeric))
 }
 
-/// `crates/X/src/lib.rs`, `crates/X/src/main.rs`, `crates/X/src/bin/*.rs`, and the same in `xtask` and `benches`.
+/// `crates/X/src/lib.rs`, `crates/X/src/main.rs`, `crates/X/src/bin/*.rs`, the same in `xtask`, and `benches/main.rs`.
 fn is_crate_root(parts: &[&str]) -> bool {
     let inside = if parts[0] == "crates" { &parts[2..] } else { &parts[1..] };
-    matches!(inside, ["src", "lib.rs" | "main.rs"] | ["src", "bin", _]) || parts == ["benches", "lib.rs"]
+    matches!(inside, ["src", "lib.rs" | "main.rs"] | ["src", "bin", _]) || parts == ["benches", "main.rs"]
 }
 
 /// Whether a pattern matches whatever is left: `_` or a plain name, without a guard.
@@ -173,6 +173,7 @@ mod tests {
         one("crates/nn/src/lib.rs", "//! X.\n", "forbid");
         one("crates/nn/src/lib.rs", "//! X.\n//! #![forbid(unsafe_code)]\n", "forbid");
         one("xtask/src/main.rs", "fn main() {}\n", "forbid");
+        one("benches/main.rs", "//! X.\nfn main() {}\n", "forbid");
         none("crates/kernels/src/lib.rs", "//! X.\n");
         none("crates/nn/src/layer.rs", "//! X.\n");
     }

@@ -2,6 +2,7 @@
 //!
 //! An eager tape and a program call the same kernels in the same order, so their numbers are the same to the bit.
 
+mod flops;
 mod fuse;
 mod fused;
 mod graph;

@@ -1,52 +1,33 @@
-//! The roof that the benchmarks are measured against: how many multiply-adds a core does when nothing else holds it up.
+//! The roofs that the benchmarks are measured against, and a benchmark that tells how near it comes.
+
+pub mod limits;
 
 use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
-use metaforge_kernels::Real;
-use metaforge_kernels::simd::{Kernel, Simd, dispatch};
-use std::hint::black_box;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
-/// Independent chains: more than the latency of a multiply-add times the number that start in a cycle.
-const CHAINS: usize = 12;
+use std::time::Instant;
 
-struct Chains(usize);
-
-impl Kernel for Chains {
-    /// Floating-point operations.
-    type Output = f64;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> f64 {
-        let factor = f32::splat(simd, 0.999);
-        let mut sums = [f32::splat(simd, 1.0); CHAINS];
-        for _ in 0..self.0 {
-            for sum in &mut sums {
-                *sum = f32::vfma(simd, *sum, factor, factor);
-            }
-        }
-        black_box(sums);
-        (self.0 * CHAINS * f32::lanes::<S>() * 2) as f64
-    }
-}
-
-/// GFLOP/s of one core in f32, multiply-adds counted as two.
-pub fn peak() -> f64 {
-    static PEAK: OnceLock<f64> = OnceLock::new();
-    *PEAK.get_or_init(|| {
-        let rate = |_| {
-            let start = Instant::now();
-            let work = dispatch(Chains(black_box(1_000_000)));
-            work / start.elapsed().as_secs_f64() / 1e9
-        };
-        (0..20).map(rate).fold(0.0, f64::max)
-    })
-}
-
-/// Benchmarks `f`, which does `work` floating-point operations: criterion's elements are FLOP, and the fastest sample is set against the roof.
-pub fn bench(group: &mut BenchmarkGroup<WallTime>, name: &str, work: f64, mut f: impl FnMut()) {
-    let mut best = Duration::MAX;
+/// Benchmarks `f`, which does `work` floating-point operations: criterion's elements are FLOP, and the fastest sample is set against what a
+/// core can multiply and add.
+#[allow(dead_code, reason = "each benchmark takes one of the two roofs")]
+pub fn bench(group: &mut BenchmarkGroup<WallTime>, name: &str, work: f64, f: impl FnMut()) {
     group.throughput(Throughput::Elements(work as u64));
+    let Some(seconds) = fastest(group, name, f) else { return };
+    let (rate, peak) = (work / seconds / 1e9, limits::peak());
+    println!("{name}: {rate:.1} GFLOP/s, {:.0} % of one core's {peak:.0}", 100.0 * rate / peak);
+}
+
+/// Benchmarks `f`, which reads and writes `bytes` in all: the fastest sample is set against a copy that moves as many.
+#[allow(dead_code, reason = "each benchmark takes one of the two roofs")]
+pub fn bench_bytes(group: &mut BenchmarkGroup<WallTime>, name: &str, bytes: usize, f: impl FnMut()) {
+    let Some(seconds) = fastest(group, name, f) else { return };
+    let (rate, roof) = (bytes as f64 / seconds / 1e9, limits::bandwidth(bytes));
+    println!("{name}: {rate:.1} GB/s, {:.0} % of a copy's {roof:.0} at this size", 100.0 * rate / roof);
+}
+
+/// Benchmarks `f` and gives the seconds of a call in the fastest sample; None if a filter left it out.
+fn fastest(group: &mut BenchmarkGroup<WallTime>, name: &str, mut f: impl FnMut()) -> Option<f64> {
+    // Not a Duration, which would round short calls to a nanosecond.
+    let mut best = f64::INFINITY;
     group.bench_function(name, |bencher| {
         bencher.iter_custom(|times| {
             let start = Instant::now();
@@ -54,15 +35,9 @@ pub fn bench(group: &mut BenchmarkGroup<WallTime>, name: &str, work: f64, mut f:
                 f();
             }
             let total = start.elapsed();
-            best = best.min(total / times as u32);
+            best = best.min(total.as_secs_f64() / times as f64);
             total
         });
     });
-    let rate = work / best.as_secs_f64() / 1e9;
-    println!("{name}: {rate:.1} GFLOP/s, {:.0} % of one core's {:.0}", 100.0 * rate / peak(), peak());
-}
-
-/// Numbers in [-1, 1).
-pub fn noise(len: usize) -> Vec<f32> {
-    (0..len).map(|i| (i * 7919 % 1021) as f32 / 512.0 - 1.0).collect()
+    best.is_finite().then_some(best)
 }
