@@ -11,8 +11,7 @@ use crate::view::{Slice, SliceMut, View, cast};
 /// A floating-point type as seen through the run-time tag.
 pub(crate) trait Tagged: Real {
     fn of<'a>(view: &View<'a>) -> &'a [Self];
-    fn into_mut(out: SliceMut<'_>) -> &mut [Self];
-    fn of_mut<'a>(out: &'a mut SliceMut<'_>) -> &'a mut [Self];
+    fn of_mut(out: SliceMut<'_>) -> &mut [Self];
 }
 
 macro_rules! tagged {
@@ -24,13 +23,7 @@ macro_rules! tagged {
                     _ => unreachable!("the shape rule admits one type"),
                 }
             }
-            fn into_mut(out: SliceMut<'_>) -> &mut [$type] {
-                match out {
-                    SliceMut::$variant(x) => x,
-                    _ => unreachable!("the shape rule admits one type"),
-                }
-            }
-            fn of_mut<'a>(out: &'a mut SliceMut<'_>) -> &'a mut [$type] {
+            fn of_mut(out: SliceMut<'_>) -> &mut [$type] {
                 match out {
                     SliceMut::$variant(x) => x,
                     _ => unreachable!("the shape rule admits one type"),

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 
-use metaforge_kernels::fused::Pooling;
+use metaforge_kernels::fused::{MAX_OPERANDS, Pooling};
 use smallvec::SmallVec;
 
 use super::fused::pass;
@@ -16,9 +16,9 @@ use super::role::{Role, dense, is_costly, is_dense, role};
 use crate::aval::DType;
 
 /// Equations of a pass, at most.
-const MAX_MEMBERS: usize = 32;
+const MAX_MEMBERS: usize = MAX_OPERANDS;
 /// Operands of a pass in memory and its parameters, at most.
-const MAX_READS: usize = 28;
+const MAX_READS: usize = MAX_OPERANDS;
 /// A value is computed again if the memory that this reads is at most so many times its own size: writing it out would take three accesses (the
 /// line is read before it is written, and read back later).
 const RECOMPUTE: usize = 2;

@@ -22,6 +22,7 @@ use crate::term::Plain;
 use crate::{Binary, Unary};
 
 pub use pooling::Pooling;
+use pooling::Bands;
 use sums::{ColumnSums, Partition};
 
 
@@ -34,8 +35,8 @@ const BLOCK: usize = 64;
 const SPREAD: usize = 256;
 /// Elements of the domain that a thread takes at a time, at least.
 const GRAIN: usize = 1 << 16;
-/// The most inputs, outputs and parameters together.
-pub const MAX_OPERANDS: usize = 64;
+/// The most inputs, outputs, and parameters: of each.
+pub const MAX_OPERANDS: usize = 32;
 /// The most operands of a step.
 pub const MAX_ARGS: usize = 5;
 
@@ -137,7 +138,9 @@ pub struct Fusion {
     summed: Kind,
     period: usize,
     elements: usize,
-    pooling: Option<Pooling>,
+    bands: Option<Bands>,
+    /// Elements of a unit for each pixel, and for each window: the smallest piece that a tile holds.
+    unit: [usize; 2],
     inputs: Vec<Kind>,
     outputs: Vec<Kind>,
     params: usize,
@@ -196,9 +199,12 @@ impl Fusion {
             (0..).map_while(kind).collect()
         };
         let [inputs, outputs, params] = [Place::Input, Place::Output, Place::Param].map(table);
-        let operands = inputs.len() + outputs.len() + params.len();
-        assert!(operands == kinds.len() && operands <= MAX_OPERANDS, "operands are numbered in a row: {kinds:?}");
-        Fusion { steps, sums, summed, period, elements, pooling, inputs, outputs, params: params.len(), temps }
+        let counts = [inputs.len(), outputs.len(), params.len()];
+        assert!(counts.iter().sum::<usize>() == kinds.len(), "operands are numbered in a row: {kinds:?}");
+        assert!(counts.iter().all(|&n| n <= MAX_OPERANDS), "at most {MAX_OPERANDS} operands of a kind, not {counts:?}");
+        let bands = pooling.map(|p| p.bands());
+        let unit = bands.map_or([period, 0], |b| b.unit);
+        Fusion { steps, sums, summed, period, elements, bands, unit, inputs, outputs, params: params.len(), temps }
     }
 
     /// The steps in order.
@@ -211,14 +217,13 @@ impl Fusion {
         &self.sums
     }
 
-    /// Elements of a unit for each pixel, or each window: the smallest piece that a tile holds.
-    #[inline]
+    /// Elements of a unit of a kind.
+    #[inline(always)]
     fn unit(&self, kind: Kind) -> usize {
-        match (&self.pooling, kind) {
-            (_, Kind::Columns) => 0,
-            (None, _) => self.period,
-            (Some(p), Kind::Pixels) => p.unit()[0],
-            (Some(p), Kind::Windows | Kind::Indices) => p.unit()[1],
+        match kind {
+            Kind::Pixels => self.unit[0],
+            Kind::Windows | Kind::Indices => self.unit[1],
+            Kind::Columns => 0,
         }
     }
 
@@ -246,6 +251,7 @@ impl StepOp {
 
 impl Step {
     /// What its operands are (a column's number may stand for any), and its result.
+    #[inline(always)]
     fn kinds(&self) -> (&'static [Kind], Kind) {
         use Kind::{Indices, Pixels, Windows};
         match self.op {

@@ -24,47 +24,58 @@ impl Pooling {
         self.hw[0] * self.hw[1] * self.channels
     }
 
-    /// Elements of a unit, for each pixel and for each window.
-    #[inline(always)]
-    pub(super) fn unit(&self) -> [usize; 2] {
-        let ([h, w], [kh, kw]) = (self.hw, self.kernel);
-        let rows = if h.is_multiple_of(kh) { 1 } else { h / kh };
-        let height = if h.is_multiple_of(kh) { kh } else { h };
-        [height * w * self.channels, rows * (w / kw) * self.channels]
+    pub(super) fn bands(&self) -> Bands {
+        let (Pooling { hw: [h, w], channels: c, kernel }, [kh, kw]) = (*self, self.kernel);
+        let is_band = h.is_multiple_of(kh);
+        let (height, rows, across) = (if is_band { kh } else { h }, if is_band { 1 } else { h / kh }, w / kw);
+        let unit = [height * w * c, rows * across * c];
+        let has_rest = !is_band || !w.is_multiple_of(kw);
+        Bands { unit, per_image: h / height, rows, across, channels: c, pitch: w * c, kernel, has_rest }
     }
+}
 
-    /// The elements of image `index` that stand before a unit.
+/// The windows of a unit, with everything counted out once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bands {
+    /// Elements of a unit, for each pixel and for each window.
+    pub(super) unit: [usize; 2],
+    /// Units of an image.
+    per_image: usize,
+    /// Rows of windows, and windows in a row.
+    rows: usize,
+    across: usize,
+    channels: usize,
+    /// From one row of pixels to the next.
+    pitch: usize,
+    kernel: [usize; 2],
+    /// Whether some pixels are in no window.
+    has_rest: bool,
+}
+
+impl Bands {
+    /// The elements of its image that stand before a unit.
     #[inline(always)]
     fn origin(&self, unit: usize) -> usize {
-        let full = self.unit()[0];
-        unit % (self.pixels() / full) * full
-    }
-
-    /// Windows of a unit: how many rows of them, and how many in a row.
-    #[inline(always)]
-    fn windows(&self) -> [usize; 2] {
-        let across = self.hw[1] / self.kernel[1];
-        [self.unit()[1] / (across * self.channels), across]
+        unit % self.per_image * self.unit[0]
     }
 
     /// The first element of a window in its unit.
     #[inline(always)]
     fn corner(&self, row: usize, column: usize) -> usize {
-        (row * self.kernel[0] * self.hw[1] + column * self.kernel[1]) * self.channels
+        row * self.kernel[0] * self.pitch + column * self.kernel[1] * self.channels
     }
 
     /// The offsets of a window's elements of one channel, row by row.
     #[inline(always)]
     fn taps(&self) -> impl Iterator<Item = usize> + Clone {
-        let ([_, w], c, [kh, kw]) = (self.hw, self.channels, self.kernel);
-        (0..kh).flat_map(move |i| (0..kw).map(move |j| (i * w + j) * c))
+        let (pitch, c, [kh, kw]) = (self.pitch, self.channels, self.kernel);
+        (0..kh).flat_map(move |i| (0..kw).map(move |j| i * pitch + j * c))
     }
 
     /// The index of the first maximum of each window within its image, NaN counting as a maximum; units from `first` on.
     #[inline(always)]
     pub(super) fn indices<T: Real>(&self, first: usize, x: &[T], out: &mut [u32]) {
-        let ([full, windows], [rows, across], c) = (self.unit(), self.windows(), self.channels);
-        let pitch = self.hw[1] * c;
+        let &Bands { unit: [full, windows], rows, across, channels: c, pitch, .. } = self;
         for (i, (x, out)) in x.chunks_exact(full).zip(out.chunks_exact_mut(windows)).enumerate() {
             let origin = self.origin(first + i);
             for row in 0..rows {
@@ -100,8 +111,7 @@ impl Pooling {
     /// The element of each window that its index names.
     #[inline(always)]
     pub(super) fn gather<T: Real>(&self, first: usize, x: &[T], indices: &[u32], out: &mut [T]) {
-        let ([full, windows], [rows, across], c) = (self.unit(), self.windows(), self.channels);
-        let pitch = self.hw[1] * c;
+        let &Bands { unit: [full, windows], rows, across, channels: c, pitch, .. } = self;
         let units = x.chunks_exact(full).zip(indices.chunks_exact(windows)).zip(out.chunks_exact_mut(windows));
         for (i, ((x, indices), out)) in units.enumerate() {
             let origin = self.origin(first + i);
@@ -137,13 +147,11 @@ impl Pooling {
     /// Zeros, but for each window's element where its index says.
     #[inline(always)]
     pub(super) fn scatter<T: Real>(&self, first: usize, g: &[T], indices: &[u32], out: &mut [T]) {
-        let ([full, windows], [rows, across], c) = (self.unit(), self.windows(), self.channels);
-        let [kh, kw] = self.kernel;
-        let has_rest = !self.hw[0].is_multiple_of(kh) || !self.hw[1].is_multiple_of(kw);
+        let &Bands { unit: [full, windows], rows, across, channels: c, .. } = self;
         let units = g.chunks_exact(windows).zip(indices.chunks_exact(windows)).zip(out.chunks_exact_mut(full));
         for (i, ((g, indices), out)) in units.enumerate() {
             let origin = self.origin(first + i);
-            if has_rest {
+            if self.has_rest {
                 out.fill(T::ZERO);
             }
             for row in 0..rows {

@@ -39,7 +39,7 @@ impl<T: Real> Tiles<'_, T> {
                 unsafe { std::slice::from_raw_parts_mut(out.cast::<$t>(), out_len) }
             };
         }
-        match (step.op, &f.pooling) {
+        match (step.op, &f.bands) {
             (StepOp::PoolIndices, Some(p)) => return p.indices::<T>(unit, slice!(0, T), result!(u32)),
             (StepOp::PoolGather, Some(p)) => return p.gather::<T>(unit, slice!(0, T), slice!(1, u32), result!(T)),
             (StepOp::PoolScatter, Some(p)) => return p.scatter::<T>(unit, slice!(0, T), slice!(1, u32), result!(T)),
