@@ -193,13 +193,13 @@ fn first_of_four<T: Real>([p, q, r, s]: [&[T]; 4], names: [u32; 4], out: &mut [u
 
 /// For each channel that of the four elements which its index names.
 #[inline(always)]
-fn pick_of_four<T: Real>([p, q, r, s]: [&[T]; 4], names: [u32; 4], indices: &[u32], out: &mut [T]) {
-    let places = indices.iter().enumerate().zip(p).zip(q).zip(r).zip(s);
-    for (out, (((((j, &index), &p), &q), &r), &s)) in out.iter_mut().zip(places) {
-        let index = index.wrapping_sub(j as u32);
-        let upper = if index == names[1] { q } else { p };
-        let lower = if index == names[3] { s } else { r };
-        *out = if (index == names[2]) | (index == names[3]) { lower } else { upper };
+fn pick_of_four<T: Real>(values: [&[T]; 4], names: [u32; 4], indices: &[u32], out: &mut [T]) {
+    // One after the other: a choice between two elements in memory would be compiled as a choice between their addresses.
+    out.copy_from_slice(values[0]);
+    for (x, name) in values.into_iter().zip(names).skip(1) {
+        for (((j, out), &index), &x) in out.iter_mut().enumerate().zip(indices).zip(x) {
+            *out = if index == name.wrapping_add(j as u32) { x } else { *out };
+        }
     }
 }
 
