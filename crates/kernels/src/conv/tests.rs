@@ -10,7 +10,7 @@ use crate::{Par, Real};
 use proptest::prelude::*;
 
 /// y, dx and dw by their definition, in f64.
-fn naive(d: &ConvDims, x: &[f64], w: &[f64], g: &[f64]) -> [Vec<f64>; 3] {
+pub(super) fn naive(d: &ConvDims, x: &[f64], w: &[f64], g: &[f64]) -> [Vec<f64>; 3] {
     let [oh, ow] = d.out_hw().unwrap();
     let (ci, co) = (d.ci / d.groups, d.co / d.groups);
     let mut y = vec![0.0; g.len()];
@@ -41,7 +41,7 @@ fn naive(d: &ConvDims, x: &[f64], w: &[f64], g: &[f64]) -> [Vec<f64>; 3] {
 }
 
 /// Numbers in [-1, 1) that look random.
-fn noise(len: usize, seed: usize) -> Vec<f64> {
+pub(super) fn noise(len: usize, seed: usize) -> Vec<f64> {
     (0..len)
         .map(|i| {
             let mut z = (i as u64 ^ (seed as u64) << 40).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -94,7 +94,7 @@ fn compare<T: Real>(seq: &[Vec<T>; 3], rayon: &[Vec<T>; 3], expected: &[Vec<f64>
     }
 }
 
-fn dims(n: usize, hw: usize, ci: usize, co: usize, kernel: usize, stride: usize, pad: usize) -> ConvDims {
+pub(super) fn dims(n: usize, hw: usize, ci: usize, co: usize, kernel: usize, stride: usize, pad: usize) -> ConvDims {
     ConvDims {
         n,
         hw: [hw, hw],

@@ -5,6 +5,7 @@
 //! x and g change places, so that the lanes run over the input channels.
 
 use super::window::{Images, Rect};
+use super::winograd::{self, Side};
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile, kernels};
@@ -38,6 +39,9 @@ pub(super) fn weight_grad<T: Real>(
     if dims.n == 0 || dw.is_empty() {
         dw.fill(T::ZERO);
         return;
+    }
+    if let Some(side) = winograd::side(dims, out, [dims.ci, dims.co], kernels.lanes) {
+        return by_winograd(kernels, par, dims, out, side, x, g, dw);
     }
     let (ci, co) = (dims.group_ci(), dims.group_co());
     let taps = dims.taps();
@@ -75,6 +79,24 @@ pub(super) fn weight_grad<T: Real>(
             }
         }
     });
+}
+
+/// [`weight_grad`] with tiles of that size; there is at least one image.
+#[expect(clippy::too_many_arguments, reason = "the arguments are those of the operation")]
+pub(super) fn by_winograd<T: Real>(
+    kernels: &'static Kernels<T>,
+    par: Par,
+    dims: &ConvDims,
+    out: [usize; 2],
+    side: Side,
+    x: &[T],
+    g: &[T],
+    dw: &mut [T],
+) {
+    let origin = [0, 1].map(|i| -(dims.pad[i][0] as isize));
+    let x = Images { data: x, hw: dims.hw, c: dims.ci };
+    let g = Images { data: g, hw: out, c: dims.co };
+    winograd::WeightGrad { kernels, n: dims.n, x, origin, g }.with(side, par, dw);
 }
 
 /// `dw[a, b, c, o] = sum over pixels p of g of x[origin + p stride + (a, b) dilation, c] g[p, o]`, groups as in a convolution; x is zero outside.
