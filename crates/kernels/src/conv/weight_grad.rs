@@ -40,9 +40,6 @@ pub(super) fn weight_grad<T: Real>(
         dw.fill(T::ZERO);
         return;
     }
-    if let Some(side) = winograd::side(dims, out, [dims.ci, dims.co], kernels.lanes) {
-        return by_winograd(kernels, par, dims, out, side, x, g, dw);
-    }
     let (ci, co) = (dims.group_ci(), dims.group_co());
     let taps = dims.taps();
     let direct = Product {
@@ -60,6 +57,9 @@ pub(super) fn weight_grad<T: Real>(
     // convolution of g with the taps backwards. Whichever leaves fewer lanes idle.
     let registers = |[h, w]: [usize; 2], lanes: usize, rows: usize| h * w * rows * lanes.div_ceil(kernels.lanes);
     let mirrored = dims.stride == [1, 1] && 5 * registers(dims.hw, ci, co) < 4 * registers(out, co, ci);
+    if !mirrored && let Some(side) = winograd::side(dims, out, [dims.ci, dims.co], kernels.lanes) {
+        return by_winograd(kernels, par, dims, out, side, x, g, dw);
+    }
     if !mirrored {
         // SAFETY: the lengths fit the shape (checked by the caller) and dw is ours alone.
         return unsafe { direct.run(par, SendPtr::new(dw)) };

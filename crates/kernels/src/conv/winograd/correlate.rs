@@ -10,6 +10,7 @@ use crate::Real;
 use crate::conv::window::Images;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
 use crate::par::{Par, SendPtr, for_each_range};
+use crate::prefetch::prefetch;
 use crate::scratch::{self, Slot};
 use crate::simd::dispatch_on;
 
@@ -70,24 +71,37 @@ impl<T: Real> Correlation<'_, T> {
             let u = &*u;
             for_each_range(par, total.div_ceil(block), 1, |first, last| {
                 for i in first..last {
+                    let [first, last, next] =
+                        [i, i + 1, if i + 1 < last { i + 2 } else { i + 1 }].map(|i| (i * block).min(total));
                     // SAFETY: tiles are disjoint parts of y; the rest is the caller's word.
-                    unsafe { self.block::<M, N>(tiles, [i * block, ((i + 1) * block).min(total)], u, plane) }
+                    unsafe { self.block::<M, N>(tiles, [first, last, next], u, plane) }
                 }
             });
         });
     }
 
+    /// The first tile, the last, and the last of the block that comes after.
+    ///
     /// # Safety
     /// See [`Correlation::run`].
-    unsafe fn block<const M: usize, const N: usize>(&self, grid: [usize; 2], tiles: [usize; 2], u: &[T], u_plane: usize)
-    where
+    unsafe fn block<const M: usize, const N: usize>(
+        &self,
+        grid: [usize; 2],
+        [first, last, next]: [usize; 3],
+        u: &[T],
+        u_plane: usize,
+    ) where
         Input: Line<N, N>,
         Output: Line<N, M>,
     {
-        let (count, depth, wide) = (tiles[1] - tiles[0], self.x.c, self.cols.min(self.kernels.wide));
+        let tiles = [first, last];
+        let (count, depth, wide) = (last - first, self.x.c, self.cols.min(self.kernels.wide));
         let (v_plane, z_plane) = (count * depth + gap::<T>(), count * wide + gap::<T>());
         let source = Grid { tiles: grid, step: M, origin: self.origin, hw: self.x.hw };
         let result = Grid { tiles: grid, step: M, origin: [0, 0], hw: self.out };
+        // What comes after the products, asked for while they are computed.
+        let ahead = source.span([last, next], N).map(|p| p * depth);
+        let below = result.span(tiles, M).map(|p| p * self.cols);
         scratch::with::<T, _>(Slot::Window, N * N * v_plane + depth, |v| {
             let (v, zeros) = v.split_at_mut(N * N * v_plane);
             zeros.fill(T::ZERO);
@@ -99,6 +113,10 @@ impl<T: Real> Correlation<'_, T> {
                 for col in (0..self.cols).step_by(wide) {
                     let channels = (self.cols - col).min(wide);
                     for i in 0..N * N {
+                        if col == 0 {
+                            prefetch(self.x.data.as_ptr(), ahead, [i, N * N]);
+                            prefetch(self.y.get(), below, [i, N * N]);
+                        }
                         let b = &u[i * u_plane + col..];
                         self.product(
                             &v[i * v_plane..],

@@ -34,6 +34,19 @@ impl Grid {
         (t / (th * tw), [at(t / tw % th, 0), at(t % tw, 1)])
     }
 
+    /// First and last pixel, over all images, of the rows that tiles of `side x side` pixels meet.
+    pub(super) fn span(&self, [first, last]: [usize; 2], side: usize) -> [usize; 2] {
+        if first == last {
+            return [0, 0];
+        }
+        let [h, w] = self.hw;
+        let row = |t: usize, down: usize| {
+            let (image, [top, _]) = self.place(t);
+            (image * h + (top + down as isize).clamp(0, h as isize) as usize) * w
+        };
+        [row(first, 0), row(last - 1, side)]
+    }
+
     /// Calls `f` for each pixel of the tile: its place in the tile, and its index in the image if it lies inside.
     #[inline(always)]
     fn pixels<const F: usize>(&self, [top, left]: [isize; 2], mut f: impl FnMut(usize, usize, Option<usize>)) {

@@ -12,6 +12,7 @@ use crate::Real;
 use crate::conv::window::Images;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
 use crate::par::{Par, SendPtr, for_each_chunk, for_each_range};
+use crate::prefetch::prefetch;
 use crate::scratch::{self, Slot};
 use crate::simd::dispatch_on;
 
@@ -79,7 +80,11 @@ impl<T: Real> WeightGrad<'_, T> {
                     for_each_range(par, N * N * pieces, 1, |low, high| {
                         for (i, values) in values.chunks_exact(block).enumerate() {
                             let tiles = count.min(total - (first + i) * count);
+                            let ahead = [0, 1].map(|j| ((first + here + i + j) * count).min(total));
+                            let [x_ahead, g_ahead] = [x_grid.span(ahead, N), g_grid.span(ahead, M)];
                             for piece in low..high {
+                                prefetch(self.x.data.as_ptr(), x_ahead.map(|p| p * ci), [piece, N * N * pieces]);
+                                prefetch(self.g.data.as_ptr(), g_ahead.map(|p| p * co), [piece, N * N * pieces]);
                                 let (p, row) = (piece / pieces, piece % pieces * ROW_GRAIN);
                                 let rows = [row, (row + ROW_GRAIN).min(ci)];
                                 let v = &values[p * v_plane..][..tiles * ci];
