@@ -8,6 +8,7 @@
 mod correlate;
 mod forward;
 mod input_grad;
+mod positions;
 #[cfg(test)]
 mod tests;
 mod thin;

@@ -130,6 +130,21 @@ fn layers_of_the_networks_in_use() {
 }
 
 #[test]
+fn small_maps_of_many_images() {
+    for d in [
+        dims(13, 7, 17, 33, 3, 2, 1),
+        dims(9, 3, 5, 20, 5, 1, 2),
+        dims(14, 2, 20, 64, 3, 3, 2),
+        dims(16, 1, 3, 17, 3, 2, 1),
+        dims(12, 14, 3, 16, 4, 2, 1),
+        ConvDims { groups: 2, pad: [[0, 1], [1, 0]], ..dims(8, 4, 12, 34, 3, 2, 0) },
+        ConvDims { dilation: [2, 1], hw: [4, 6], ..dims(20, 0, 18, 16, 3, 1, 2) },
+    ] {
+        check(&d);
+    }
+}
+
+#[test]
 fn panels_of_the_weights_are_added_up() {
     // 9 x 300 x 64 weights exceed one panel.
     check(&dims(1, 5, 300, 64, 3, 1, 1));
@@ -153,7 +168,7 @@ fn impossible_shapes_have_no_output() {
 
 prop_compose! {
     fn any_dims()(
-        n in 0..4usize,
+        n in prop_oneof![0..4usize, 6..15usize],
         hw in [1..9usize, 1..9usize],
         channels in (0..20usize, 0..20usize, 1..3usize),
         kernel in [1..5usize, 1..5usize],
