@@ -100,16 +100,16 @@ pub(super) fn by_winograd<T: Real>(
 }
 
 /// `dw[a, b, c, o] = sum over pixels p of g of x[origin + p stride + (a, b) dilation, c] g[p, o]`, groups as in a convolution; x is zero outside.
-struct Product<'a, T: 'static> {
-    kernels: &'static Kernels<T>,
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    dilation: [usize; 2],
-    origin: [isize; 2],
-    groups: usize,
-    n: usize,
-    x: Images<'a, T>,
-    g: Images<'a, T>,
+pub(super) struct Product<'a, T: 'static> {
+    pub(super) kernels: &'static Kernels<T>,
+    pub(super) kernel: [usize; 2],
+    pub(super) stride: [usize; 2],
+    pub(super) dilation: [usize; 2],
+    pub(super) origin: [isize; 2],
+    pub(super) groups: usize,
+    pub(super) n: usize,
+    pub(super) x: Images<'a, T>,
+    pub(super) g: Images<'a, T>,
 }
 
 /// A block of pixels, all of whose neighbours lie in memory.
@@ -135,9 +135,12 @@ impl<T: Real> Product<'_, T> {
             // Every piece copies the pixels for itself, at the price of about `4 ci / co` rows of arithmetic.
             Par::Rayon => (64 * self.x.c / co).clamp(2 * ROWS, 16 * ROWS).next_multiple_of(ROWS),
         };
+        let by_position = self.is_by_position();
         for_each_range(par, rows, grain, |first, last| {
             // SAFETY: ranges of rows are disjoint.
-            unsafe { self.some_rows([first, last], dw) }
+            unsafe {
+                if by_position { self.rows_by_position([first, last], dw) } else { self.some_rows([first, last], dw) }
+            }
         });
     }
 
