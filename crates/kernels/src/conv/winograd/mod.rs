@@ -5,8 +5,9 @@
 //! Transforms and the edges of tiles take some of that back: with 64 channels, m = 4 does 14 x 14 pixels 2.4 times as fast as the direct way and
 //! 28 x 28 2.9 times, m = 3 does 3 x 3 pixels 2.4 times as fast, on one Zen 5 core. [`side`] says which it is to be, or none.
 //!
-//! The price is rounding, and a pixel that is not finite spoils its whole tile. The largest errors of a result in f32, in units of the root of the mean square of the result, over 14 x 14 pixels of 8 images, for
-//! normal images and weights after He et al. (forward, input gradient, weight gradient):
+//! The price is rounding, and a pixel that is not finite spoils its whole tile. The largest errors of a result in f32, in units of the root of its
+//! mean square, over 14 x 14 pixels of 8 images, for normal images and weights after He et al. (forward, input gradient, weight
+//! gradient):
 //!
 //! | channels | direct                 | m = 2                  | m = 3                  | m = 4                  |
 //! |----------|------------------------|------------------------|------------------------|------------------------|
