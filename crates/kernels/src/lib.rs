@@ -16,6 +16,7 @@ mod moves;
 mod norm;
 pub mod par;
 mod pool;
+mod prefetch;
 mod random;
 pub mod real;
 mod reduce;

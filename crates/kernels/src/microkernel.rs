@@ -63,6 +63,8 @@ type DotFn<T> = unsafe fn(&DotTile<T>, usize);
 
 /// The micro-kernels of one instruction set.
 pub(crate) struct Kernels<T: 'static> {
+    /// The instruction set.
+    pub(crate) isa: Isa,
     /// Elements of a register.
     pub(crate) lanes: usize,
     /// Columns of the widest tile.
@@ -122,6 +124,7 @@ impl<T: Real, S: Simd> Table<T, S> {
     const LANES: usize = if T::IS_F32 { S::F32_LANES } else { S::F64_LANES };
     const WIDE: usize = if S::REGISTER_COUNT >= 32 { WIDE } else { 2 };
     const KERNELS: &'static Kernels<T> = &Kernels {
+        isa: S::ISA,
         lanes: Self::LANES,
         wide: Self::LANES * Self::WIDE,
         tile: [
@@ -290,14 +293,14 @@ unsafe fn dot_body<T: Real, S: Simd, const R: usize, const C: usize>(simd: S, t:
 
 /// The first lanes of a register; for either element type, because the two have registers of one size.
 #[derive(Clone, Copy)]
-struct Mask<S: Simd> {
+pub(crate) struct Mask<S: Simd> {
     f32s: MemMask<S::m32s>,
     f64s: MemMask<S::m64s>,
 }
 
 impl<S: Simd> Mask<S> {
     #[inline(always)]
-    fn first(simd: S, count: usize) -> Self {
+    pub(crate) fn first(simd: S, count: usize) -> Self {
         // A fresh `MemMask` is loaded through by the masked instruction; the one that `mask_between` gives, by a jump into a table.
         Self {
             f32s: MemMask::new(simd.mask_between_m32s(0, count as u32).mask()),
@@ -308,7 +311,7 @@ impl<S: Simd> Mask<S> {
     /// # Safety
     /// The elements of the mask are readable; the others are not accessed.
     #[inline(always)]
-    unsafe fn load<T: Real>(self, simd: S, p: *const T) -> T::Reg<S> {
+    pub(crate) unsafe fn load<T: Real>(self, simd: S, p: *const T) -> T::Reg<S> {
         // SAFETY: passed on; T is the type that IS_F32 says.
         unsafe {
             if T::IS_F32 {
@@ -322,7 +325,7 @@ impl<S: Simd> Mask<S> {
     /// # Safety
     /// The elements of the mask are writable; the others are not accessed.
     #[inline(always)]
-    unsafe fn store<T: Real>(self, simd: S, p: *mut T, v: T::Reg<S>) {
+    pub(crate) unsafe fn store<T: Real>(self, simd: S, p: *mut T, v: T::Reg<S>) {
         // SAFETY: passed on; T is the type that IS_F32 says.
         unsafe {
             if T::IS_F32 {

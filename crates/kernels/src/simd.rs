@@ -94,6 +94,8 @@ pub fn force_isa(isa: Option<Isa>) -> bool {
 
 /// A token that proves that an instruction set is there, with the registers and operations of it.
 pub trait Simd: pulp::Simd {
+    /// Which set it is the token of.
+    const ISA: Isa;
     /// Whether a fused multiply-add is one instruction. Where it is not, kernels multiply, round and add: the library function is
     /// about fifty times slower.
     const FMA: bool;
@@ -101,13 +103,16 @@ pub trait Simd: pulp::Simd {
 
 #[cfg(target_arch = "x86_64")]
 impl Simd for pulp::x86::V4 {
+    const ISA: Isa = Isa::Avx512;
     const FMA: bool = true;
 }
 #[cfg(target_arch = "x86_64")]
 impl Simd for pulp::x86::V3 {
+    const ISA: Isa = Isa::Avx2;
     const FMA: bool = true;
 }
 impl Simd for pulp::Scalar128b {
+    const ISA: Isa = Isa::Portable;
     const FMA: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
 }
 
@@ -135,8 +140,14 @@ impl<K: Kernel, S: Simd> pulp::NullaryFnOnce for Bound<K, S> {
 /// Runs `kernel` with the instruction set in use ([`isa`]).
 #[inline]
 pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    dispatch_on(isa(), kernel)
+}
+
+/// Runs `kernel` with the instruction set `isa`, or with the baseline if the processor lacks it.
+#[inline]
+pub(crate) fn dispatch_on<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
-    match isa() {
+    match isa {
         Isa::Avx512 => {
             if let Some(simd) = pulp::x86::V4::try_new() {
                 return simd.vectorize(Bound(kernel, simd));
@@ -149,5 +160,7 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
         }
         Isa::Portable => {}
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = isa;
     kernel.run(pulp::Scalar128b)
 }

@@ -77,6 +77,10 @@ impl<T: Real> Correlation<'_, T> {
         if total == 0 || self.cols == 0 || self.groups == 0 {
             return;
         }
+        if self.is_by_position() {
+            // SAFETY: passed on.
+            return unsafe { self.by_position(par) };
+        }
         let pixels = self.step[0] * self.step[1] * self.images.c.max(1);
         let mut target = (WINDOW / pixels).max(MIN_CELLS);
         if par == Par::Rayon {

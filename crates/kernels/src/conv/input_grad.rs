@@ -7,6 +7,7 @@
 use super::correlate::{Correlation, Tap};
 use super::thin::{Pass, Thin, is_thin};
 use super::window::Images;
+use super::winograd::{self, Side};
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
 use crate::microkernel::{Kernels, kernels};
@@ -44,24 +45,53 @@ pub(super) fn input_grad<T: Real>(
         // SAFETY: the lengths were checked by the caller, and dx is ours alone.
         return unsafe { job.run(par, w) };
     }
-    let (ci, co) = (dims.group_ci(), dims.group_co());
+    if let Some(side) = winograd::side(dims, dims.hw, [dims.co, dims.ci], kernels.lanes) {
+        return by_winograd(kernels, par, dims, out, side, g, w, dx);
+    }
     let dx = SendPtr::new(dx);
-    // [tap, ci, group, co] to [group, tap, co, ci], the taps backwards: in that order they also follow each other in the source.
     scratch::with::<T, _>(Slot::Weights, w.len(), |turned| {
-        let per_group = dims.taps() * ci * co;
-        for group in 0..dims.groups {
-            for tap in 0..dims.taps() {
-                let from = &w[tap * ci * dims.co + group * co..];
-                let to = group * per_group + (dims.taps() - 1 - tap) * ci * co;
-                transpose_strided(from, dims.co, ci, co, &mut turned[to..to + ci * co], ci);
-            }
-        }
+        turn(dims, w, turned);
         for top in 0..dims.stride[0].min(dims.hw[0]) {
             for left in 0..dims.stride[1].min(dims.hw[1]) {
                 class(kernels, par, dims, out, g, turned, dx, [top, left]);
             }
         }
     });
+}
+
+/// [`input_grad`] with tiles of that size.
+#[expect(clippy::too_many_arguments, reason = "the arguments are those of the operation")]
+pub(super) fn by_winograd<T: Real>(
+    kernels: &'static Kernels<T>,
+    par: Par,
+    dims: &ConvDims,
+    out: [usize; 2],
+    side: Side,
+    g: &[T],
+    w: &[T],
+    dx: &mut [T],
+) {
+    let origin = [0, 1].map(|i| dims.pad[i][0] as isize - 2);
+    let x = Images { data: g, hw: out, c: dims.co };
+    let job = winograd::Correlation { kernels, n: dims.n, x, origin, out: dims.hw, cols: dims.ci, y: SendPtr::new(dx) };
+    scratch::with::<T, _>(Slot::Weights, w.len(), |turned| {
+        turn(dims, w, turned);
+        // SAFETY: dx has exactly n x h x w x ci elements (checked by the caller), and is ours alone.
+        unsafe { job.with(side, par, turned) }
+    });
+}
+
+/// `[tap, ci, group, co]` to `[group, tap, co, ci]`, the taps backwards: in that order they also follow each other in the source.
+fn turn<T: Real>(dims: &ConvDims, w: &[T], turned: &mut [T]) {
+    let (ci, co) = (dims.group_ci(), dims.group_co());
+    let per_group = dims.taps() * ci * co;
+    for group in 0..dims.groups {
+        for tap in 0..dims.taps() {
+            let from = &w[tap * ci * dims.co + group * co..];
+            let to = group * per_group + (dims.taps() - 1 - tap) * ci * co;
+            transpose_strided(from, dims.co, ci, co, &mut turned[to..to + ci * co], ci);
+        }
+    }
 }
 
 /// The input pixels `(top + i s, left + j s)`, from the turned weights.

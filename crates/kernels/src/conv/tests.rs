@@ -10,7 +10,7 @@ use crate::{Par, Real};
 use proptest::prelude::*;
 
 /// y, dx and dw by their definition, in f64.
-fn naive(d: &ConvDims, x: &[f64], w: &[f64], g: &[f64]) -> [Vec<f64>; 3] {
+pub(super) fn naive(d: &ConvDims, x: &[f64], w: &[f64], g: &[f64]) -> [Vec<f64>; 3] {
     let [oh, ow] = d.out_hw().unwrap();
     let (ci, co) = (d.ci / d.groups, d.co / d.groups);
     let mut y = vec![0.0; g.len()];
@@ -41,7 +41,7 @@ fn naive(d: &ConvDims, x: &[f64], w: &[f64], g: &[f64]) -> [Vec<f64>; 3] {
 }
 
 /// Numbers in [-1, 1) that look random.
-fn noise(len: usize, seed: usize) -> Vec<f64> {
+pub(super) fn noise(len: usize, seed: usize) -> Vec<f64> {
     (0..len)
         .map(|i| {
             let mut z = (i as u64 ^ (seed as u64) << 40).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -94,7 +94,7 @@ fn compare<T: Real>(seq: &[Vec<T>; 3], rayon: &[Vec<T>; 3], expected: &[Vec<f64>
     }
 }
 
-fn dims(n: usize, hw: usize, ci: usize, co: usize, kernel: usize, stride: usize, pad: usize) -> ConvDims {
+pub(super) fn dims(n: usize, hw: usize, ci: usize, co: usize, kernel: usize, stride: usize, pad: usize) -> ConvDims {
     ConvDims {
         n,
         hw: [hw, hw],
@@ -130,6 +130,21 @@ fn layers_of_the_networks_in_use() {
 }
 
 #[test]
+fn small_maps_of_many_images() {
+    for d in [
+        dims(13, 7, 17, 33, 3, 2, 1),
+        dims(9, 3, 5, 20, 5, 1, 2),
+        dims(14, 2, 20, 64, 3, 3, 2),
+        dims(16, 1, 3, 17, 3, 2, 1),
+        dims(12, 14, 3, 16, 4, 2, 1),
+        ConvDims { groups: 2, pad: [[0, 1], [1, 0]], ..dims(8, 4, 12, 34, 3, 2, 0) },
+        ConvDims { dilation: [2, 1], hw: [4, 6], ..dims(20, 0, 18, 16, 3, 1, 2) },
+    ] {
+        check(&d);
+    }
+}
+
+#[test]
 fn panels_of_the_weights_are_added_up() {
     // 9 x 300 x 64 weights exceed one panel.
     check(&dims(1, 5, 300, 64, 3, 1, 1));
@@ -151,9 +166,42 @@ fn impossible_shapes_have_no_output() {
     assert_eq!(dims(1, 28, 1, 1, 4, 2, 1).out_hw(), Some([14, 14]));
 }
 
+fn check_adjoint(d: &ConvDims) {
+    let [oh, ow] = d.out_hw().unwrap();
+    let x = noise(d.n * d.hw[0] * d.hw[1] * d.ci, 4);
+    let w = noise(d.taps() * d.group_ci() * d.co, 5);
+    let g = noise(d.n * oh * ow * d.co, 6);
+    let [mut y, mut dx, mut dw] = [g.len(), x.len(), w.len()].map(|len| vec![f64::NAN; len]);
+    conv(Par::Seq, d, &x, &w, &mut y);
+    conv_input_grad(Par::Seq, d, &g, &w, &mut dx);
+    conv_weight_grad(Par::Seq, d, &x, &g, &mut dw);
+    let inner = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let value = inner(&y, &g);
+    let scale = 1e-13 * (1.0 + y.iter().map(|v| v.abs()).sum::<f64>());
+    assert!((inner(&x, &dx) - value).abs() <= scale, "{d:?}");
+    assert!((inner(&w, &dw) - value).abs() <= scale, "{d:?}");
+}
+
+#[test]
+fn whichever_way_is_taken_the_passes_are_adjoint() {
+    for d in [
+        // By tiles of each size.
+        dims(6, 6, 64, 48, 3, 1, 1),
+        dims(9, 3, 48, 64, 3, 1, 1),
+        dims(4, 14, 33, 65, 3, 1, 2),
+        // By position.
+        dims(16, 7, 24, 40, 3, 2, 1),
+        // Few channels on either side.
+        dims(3, 14, 1, 32, 3, 1, 1),
+        dims(3, 14, 32, 1, 3, 1, 1),
+    ] {
+        check_adjoint(&d);
+    }
+}
+
 prop_compose! {
     fn any_dims()(
-        n in 0..4usize,
+        n in prop_oneof![0..4usize, 6..15usize],
         hw in [1..9usize, 1..9usize],
         channels in (0..20usize, 0..20usize, 1..3usize),
         kernel in [1..5usize, 1..5usize],
@@ -178,18 +226,6 @@ proptest! {
     #[test]
     fn the_three_passes_are_adjoint(d in any_dims()) {
         prop_assume!(d.out_hw().is_some());
-        let [oh, ow] = d.out_hw().unwrap();
-        let x = noise(d.n * d.hw[0] * d.hw[1] * d.ci, 4);
-        let w = noise(d.taps() * d.group_ci() * d.co, 5);
-        let g = noise(d.n * oh * ow * d.co, 6);
-        let [mut y, mut dx, mut dw] = [g.len(), x.len(), w.len()].map(|len| vec![f64::NAN; len]);
-        conv(Par::Seq, &d, &x, &w, &mut y);
-        conv_input_grad(Par::Seq, &d, &g, &w, &mut dx);
-        conv_weight_grad(Par::Seq, &d, &x, &g, &mut dw);
-        let inner = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-        let value = inner(&y, &g);
-        let scale = 1e-13 * (1.0 + y.iter().map(|v| v.abs()).sum::<f64>());
-        prop_assert!((inner(&x, &dx) - value).abs() <= scale);
-        prop_assert!((inner(&w, &dw) - value).abs() <= scale);
+        check_adjoint(&d);
     }
 }

@@ -9,7 +9,7 @@ use crate::Real;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::scratch::{self, Slot};
-use crate::transpose::transpose_strided;
+use crate::transpose::{transpose, transpose_strided};
 
 /// Contributions kept at a time: an eighth of the second-level cache in f32.
 const PARTIAL: usize = 1 << 15;
@@ -155,11 +155,17 @@ impl<T: Real> Thin<'_, T> {
         let (low, high) = (used.clone().min().unwrap_or(0), used.max().map_or(0, |s| s + 1));
         let pixels = (high - low) * source.hw[1];
         let weights = &weights[group * source.group * columns..][..source.group * columns];
-        scratch::with::<T, _>(Slot::Window, pixels * columns, |partial| {
+        // One channel is turned to `[columns, pixels]`, so that neighbours contribute side by side.
+        let turned = result.group == 1;
+        let [by_pixel, by_column] = if turned { [1, pixels] } else { [columns, 1] };
+        scratch::with::<T, _>(Slot::Window, 2 * pixels * columns, |partial| {
+            let (product, partial) = partial.split_at_mut(pixels * columns);
             for image in n0..n1 {
                 let from = image * source.image_len() + low * source.hw[1] * source.c;
-                let pixels = &self.source[from..from + pixels * source.c];
-                self.product(pixels, source, group, weights, partial);
+                self.product(&self.source[from..from + pixels * source.c], source, group, weights, product);
+                if turned {
+                    transpose(product, pixels, columns, partial);
+                }
                 // SAFETY: rows r0..r1 of an image of the result, which are ours.
                 let rows = unsafe {
                     let at = image * result.image_len() + r0 * result.hw[1] * result.c;
@@ -177,9 +183,10 @@ impl<T: Real> Thin<'_, T> {
                     let stride = self.dims.stride[1];
                     let (s_step, r_step) = if self.pass == Pass::Forward { (stride, 1) } else { (1, stride) };
                     for (source_row, row) in row_pairs(tap / kw) {
-                        let from = &partial[((source_row - low) * source.hw[1] + s) * columns + tap * result.group..];
+                        let from = ((source_row - low) * source.hw[1] + s) * by_pixel + tap * result.group * by_column;
+                        let from = if turned { &partial[from..] } else { &product[from..] };
                         let to = &mut rows[((row - r0) * result.hw[1] + r) * result.c + group * result.group..];
-                        add_steps(from, s_step * columns, to, r_step * result.c, last - first, result.group);
+                        add_steps(from, s_step * by_pixel, to, r_step * result.c, last - first, result.group);
                     }
                 }
             }
@@ -215,7 +222,11 @@ impl<T: Real> Thin<'_, T> {
 
 /// `to[i * to_step..][..c] += from[i * from_step..][..c]` for i < count.
 fn add_steps<T: Real>(from: &[T], from_step: usize, to: &mut [T], to_step: usize, count: usize, c: usize) {
-    if c == 1 {
+    if c == 1 && from_step == 1 && to_step == 1 {
+        for (to, &from) in to[..count].iter_mut().zip(&from[..count]) {
+            *to += from;
+        }
+    } else if c == 1 {
         for (to, &from) in to.iter_mut().step_by(to_step).zip(from.iter().step_by(from_step)).take(count) {
             *to += from;
         }

@@ -5,6 +5,7 @@
 //! x and g change places, so that the lanes run over the input channels.
 
 use super::window::{Images, Rect};
+use super::winograd::{self, Side};
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile, kernels};
@@ -56,6 +57,9 @@ pub(super) fn weight_grad<T: Real>(
     // convolution of g with the taps backwards. Whichever leaves fewer lanes idle.
     let registers = |[h, w]: [usize; 2], lanes: usize, rows: usize| h * w * rows * lanes.div_ceil(kernels.lanes);
     let mirrored = dims.stride == [1, 1] && 5 * registers(dims.hw, ci, co) < 4 * registers(out, co, ci);
+    if !mirrored && let Some(side) = winograd::side(dims, out, [dims.ci, dims.co], kernels.lanes) {
+        return by_winograd(kernels, par, dims, out, side, x, g, dw);
+    }
     if !mirrored {
         // SAFETY: the lengths fit the shape (checked by the caller) and dw is ours alone.
         return unsafe { direct.run(par, SendPtr::new(dw)) };
@@ -77,17 +81,35 @@ pub(super) fn weight_grad<T: Real>(
     });
 }
 
-/// `dw[a, b, c, o] = sum over pixels p of g of x[origin + p stride + (a, b) dilation, c] g[p, o]`, groups as in a convolution; x is zero outside.
-struct Product<'a, T: 'static> {
+/// [`weight_grad`] with tiles of that size; there is at least one image.
+#[expect(clippy::too_many_arguments, reason = "the arguments are those of the operation")]
+pub(super) fn by_winograd<T: Real>(
     kernels: &'static Kernels<T>,
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    dilation: [usize; 2],
-    origin: [isize; 2],
-    groups: usize,
-    n: usize,
-    x: Images<'a, T>,
-    g: Images<'a, T>,
+    par: Par,
+    dims: &ConvDims,
+    out: [usize; 2],
+    side: Side,
+    x: &[T],
+    g: &[T],
+    dw: &mut [T],
+) {
+    let origin = [0, 1].map(|i| -(dims.pad[i][0] as isize));
+    let x = Images { data: x, hw: dims.hw, c: dims.ci };
+    let g = Images { data: g, hw: out, c: dims.co };
+    winograd::WeightGrad { kernels, n: dims.n, x, origin, g }.with(side, par, dw);
+}
+
+/// `dw[a, b, c, o] = sum over pixels p of g of x[origin + p stride + (a, b) dilation, c] g[p, o]`, groups as in a convolution; x is zero outside.
+pub(super) struct Product<'a, T: 'static> {
+    pub(super) kernels: &'static Kernels<T>,
+    pub(super) kernel: [usize; 2],
+    pub(super) stride: [usize; 2],
+    pub(super) dilation: [usize; 2],
+    pub(super) origin: [isize; 2],
+    pub(super) groups: usize,
+    pub(super) n: usize,
+    pub(super) x: Images<'a, T>,
+    pub(super) g: Images<'a, T>,
 }
 
 /// A block of pixels, all of whose neighbours lie in memory.
@@ -113,9 +135,12 @@ impl<T: Real> Product<'_, T> {
             // Every piece copies the pixels for itself, at the price of about `4 ci / co` rows of arithmetic.
             Par::Rayon => (64 * self.x.c / co).clamp(2 * ROWS, 16 * ROWS).next_multiple_of(ROWS),
         };
+        let by_position = self.is_by_position();
         for_each_range(par, rows, grain, |first, last| {
             // SAFETY: ranges of rows are disjoint.
-            unsafe { self.some_rows([first, last], dw) }
+            unsafe {
+                if by_position { self.rows_by_position([first, last], dw) } else { self.some_rows([first, last], dw) }
+            }
         });
     }
 

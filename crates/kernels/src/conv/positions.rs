@@ -1,0 +1,93 @@
+//! Small maps and large strides, where many taps fall on padding: the cells are taken position by position over many images, so that a tile has the same
+//! position of several images, and its sum only the taps that lie inside. No window has to be copied either.
+
+use super::correlate::{Correlation, Tap};
+use crate::Real;
+use crate::microkernel::{ROWS, Segment, Tile};
+use crate::par::{Par, for_each_range};
+use crate::scratch::{self, Slot};
+
+/// Elements of the images that are swept at a time: with the weights they fit the second-level cache.
+const IMAGES: usize = 1 << 16;
+/// Positions above which counting their taps would itself take long, and padding is a small part.
+const MAX_POSITIONS: usize = 256;
+
+impl<T: Real> Correlation<'_, T> {
+    /// Whether this way takes less than 15 / 16 of the multiply-adds of whole tiles; short sums and scattered pixels cost it something.
+    pub(super) fn is_by_position(&self) -> bool {
+        let [rows, cols] = self.cells;
+        if rows * cols > MAX_POSITIONS || self.n < ROWS {
+            return false;
+        }
+        let inside =
+            |cell: usize| self.taps.iter().filter(|tap| self.source(tap, [cell / cols, cell % cols]).is_some()).count();
+        let terms: usize = (0..rows * cols).map(inside).sum();
+        16 * terms * self.n.next_multiple_of(ROWS) < 15 * rows * cols * self.taps.len() * self.n
+    }
+
+    /// The pixel that a tap reads for a cell, if it lies inside.
+    fn source(&self, tap: &Tap, cell: [usize; 2]) -> Option<usize> {
+        let [h, w] = self.images.hw;
+        let [row, col] = [0, 1].map(|i| (cell[i] * self.step[i]) as isize + tap.at[i]);
+        let inside = (0..h as isize).contains(&row) && (0..w as isize).contains(&col);
+        inside.then_some((row * w as isize + col) as usize)
+    }
+
+    /// Computes every cell.
+    ///
+    /// # Safety
+    /// See [`Correlation::run`].
+    pub(super) unsafe fn by_position(&self, par: Par) {
+        let fit = (IMAGES / self.images.image_len().max(1)).next_multiple_of(ROWS).max(ROWS);
+        let blocks = self.n.div_ceil(fit);
+        // A task is a row of cells of a block of images.
+        for_each_range(par, blocks * self.cells[0], 1, |first, last| {
+            for task in first..last {
+                let [block, row] = [task / self.cells[0], task % self.cells[0]];
+                let images = [block * fit, ((block + 1) * fit).min(self.n)];
+                for group in 0..self.groups {
+                    for col in (0..self.cols).step_by(self.kernels.wide) {
+                        for cell in 0..self.cells[1] {
+                            // SAFETY: cells are disjoint parts of the result; the rest is the caller's word.
+                            unsafe { self.position(images, [row, cell], group, col) }
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// One cell of some images, as many channels as a tile is wide.
+    ///
+    /// # Safety
+    /// See [`Correlation::run`].
+    unsafe fn position(&self, [n0, n1]: [usize; 2], cell: [usize; 2], group: usize, col: usize) {
+        scratch::with::<Segment, _>(Slot::Index, self.taps.len(), |buffer| {
+            let mut count = 0;
+            for tap in self.taps {
+                let Some(pixel) = self.source(tap, cell) else { continue };
+                buffer[count] = Segment { a: (pixel * self.images.c) as isize, b: tap.weights, len: self.depth };
+                count += 1;
+            }
+            let source = self.images.data.as_ptr().wrapping_add(group * self.depth);
+            let out = self.out_origin + cell[0] * self.out_step[0] + cell[1] * self.out_step[1];
+            let out = self.out.get().wrapping_add(out + group * self.cols + col);
+            for image in (n0..n1).step_by(ROWS) {
+                let rows = (n1 - image).min(ROWS);
+                let tile = Tile {
+                    a: std::array::from_fn(|i| {
+                        source.wrapping_add((image + i.min(rows - 1)) * self.images.image_len())
+                    }),
+                    a_step: 1,
+                    b: self.weights[group * self.weights_group..].as_ptr().wrapping_add(col),
+                    b_step: self.weights_row as isize,
+                    segments: &buffer[..count],
+                    c: std::array::from_fn(|i| out.wrapping_add((image + i.min(rows - 1)) * self.out_image)),
+                    add: false,
+                };
+                // SAFETY: the segments are pixels inside the images, and the caller vouches for the result.
+                unsafe { self.kernels.tile(rows, (self.cols - col).min(self.kernels.wide), &tile) }
+            }
+        });
+    }
+}

@@ -1,0 +1,255 @@
+//! Transforms `L x L^T` of tiles of pixels, the lanes running over channels: from images to planes, from planes to images, and from
+//! planes to planes.
+//!
+//! A plane holds one of the (m + 2)^2 values of every tile, `[tile, channel]`, so that a plane of inputs times a plane of weights is a
+//! matrix product. What lies outside an image is read from a row of zeros and written to a row that nobody reads.
+
+use std::marker::PhantomData;
+
+use super::lines::Line;
+use crate::Real;
+use crate::conv::window::Images;
+use crate::microkernel::Mask;
+use crate::simd::{Isa, Kernel, Simd, dispatch_on};
+
+/// Tiles that cover images of `n x hw` pixels, row by row, image by image.
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    /// Tiles of an image.
+    pub(super) tiles: [usize; 2],
+    /// Pixels from one tile to the next.
+    pub(super) step: usize,
+    /// The first pixel of the first tile.
+    pub(super) origin: [isize; 2],
+    /// Size of the images.
+    pub(super) hw: [usize; 2],
+}
+
+impl Grid {
+    /// The image that tile `t` lies in, and its first pixel there.
+    #[inline(always)]
+    fn place(&self, t: usize) -> (usize, [isize; 2]) {
+        let [th, tw] = self.tiles;
+        let at = |i: usize, axis: usize| (i * self.step) as isize + self.origin[axis];
+        (t / (th * tw), [at(t / tw % th, 0), at(t % tw, 1)])
+    }
+
+    /// First and last pixel, over all images, of the rows that tiles of `side x side` pixels meet.
+    pub(super) fn span(&self, [first, last]: [usize; 2], side: usize) -> [usize; 2] {
+        if first == last {
+            return [0, 0];
+        }
+        let [h, w] = self.hw;
+        let row = |t: usize, down: usize| {
+            let (image, [top, _]) = self.place(t);
+            (image * h + (top + down as isize).clamp(0, h as isize) as usize) * w
+        };
+        [row(first, 0), row(last - 1, side)]
+    }
+
+    /// Calls `f` for each pixel of the tile: its place in the tile, and its index in the image if it lies inside.
+    #[inline(always)]
+    fn pixels<const F: usize>(&self, [top, left]: [isize; 2], mut f: impl FnMut(usize, usize, Option<usize>)) {
+        let [h, w] = self.hw.map(|x| x as isize);
+        for i in 0..F {
+            let row = top + i as isize;
+            for j in 0..F {
+                let col = left + j as isize;
+                let inside = (0..h).contains(&row) && (0..w).contains(&col);
+                f(i, j, inside.then_some((row * w + col) as usize));
+            }
+        }
+    }
+}
+
+/// From tiles of `F x F` pixels to `O x O` planes.
+pub(super) struct Gather<'a, T, L, const F: usize, const O: usize> {
+    pub(super) line: PhantomData<L>,
+    pub(super) images: Images<'a, T>,
+    pub(super) grid: Grid,
+    /// First and last tile.
+    pub(super) tiles: [usize; 2],
+    /// As many zeros as there are channels.
+    pub(super) zeros: &'a [T],
+    /// The first plane.
+    pub(super) to: &'a mut [T],
+    /// From one plane to the next.
+    pub(super) plane: usize,
+}
+
+impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Gather<'_, T, L, F, O> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let c = self.images.c;
+        let [first, last] = self.tiles;
+        assert!((O * O - 1) * self.plane + (last - first) * c <= self.to.len() && c <= self.zeros.len());
+        assert!(
+            self.images.data.len() >= (last - 1) / (self.grid.tiles[0] * self.grid.tiles[1]) * self.images.image_len()
+        );
+        let mut from = [[self.zeros.as_ptr(); F]; F];
+        for t in first..last {
+            let (image, place) = self.grid.place(t);
+            let image = self.images.data[image * self.images.image_len()..][..self.images.image_len()].as_ptr();
+            self.grid.pixels::<F>(place, |i, j, pixel| {
+                from[i][j] = pixel.map_or(self.zeros.as_ptr(), |p| image.wrapping_add(p * c));
+            });
+            let to = planes::<T, O>(self.to.as_mut_ptr().wrapping_add((t - first) * c), self.plane);
+            // SAFETY: each pixel lies in the image or is a row of zeros, and the planes have room for the tiles (checked above).
+            unsafe { sandwich::<T, S, L, F, O>(simd, &from, &to, c) }
+        }
+    }
+}
+
+/// From `F x F` planes to tiles of `O x O` pixels, for `channels` of the images' channels.
+pub(super) struct Emit<'a, T, L, const F: usize, const O: usize> {
+    pub(super) line: PhantomData<L>,
+    pub(super) from: &'a [T],
+    /// From one plane to the next.
+    pub(super) plane: usize,
+    pub(super) grid: Grid,
+    /// First and last tile.
+    pub(super) tiles: [usize; 2],
+    pub(super) channels: usize,
+    /// The first of these channels in the first image.
+    pub(super) to: *mut T,
+    /// Channels of the images.
+    pub(super) c: usize,
+    /// Room for what lies outside, `channels` long.
+    pub(super) spill: &'a mut [T],
+}
+
+impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Emit<'_, T, L, F, O> {
+    /// # Safety
+    /// The images of these tiles are writable and nobody else uses these channels of the tiles' pixels meanwhile.
+    pub(super) unsafe fn run(self, isa: Isa) {
+        dispatch_on(isa, Vouched(self));
+    }
+}
+
+/// Work whose pointers its caller vouched for.
+struct Vouched<K>(K);
+
+impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Vouched<Emit<'_, T, L, F, O>> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Emit { from, plane, grid, tiles: [first, last], channels, to: images, c, spill, .. } = self.0;
+        assert!((F * F - 1) * plane + (last - first) * channels <= from.len() && channels <= spill.len());
+        let spill = spill.as_mut_ptr();
+        let mut to = [[spill; O]; O];
+        for t in first..last {
+            let (image, place) = grid.place(t);
+            let image = images.wrapping_add(image * grid.hw[0] * grid.hw[1] * c);
+            grid.pixels::<O>(place, |i, j, pixel| to[i][j] = pixel.map_or(spill, |p| image.wrapping_add(p * c)));
+            let from = from.as_ptr().wrapping_add((t - first) * channels);
+            let from = planes::<T, F>(from.cast_mut(), plane).map(|row| row.map(|p| p.cast_const()));
+            // SAFETY: the planes hold the tiles (checked above); the caller of `Emit::run` vouches for the pixels.
+            unsafe { sandwich::<T, S, L, F, O>(simd, &from, &to, channels) }
+        }
+    }
+}
+
+/// From `F x F` planes to `O x O` planes, `len` elements of each.
+pub(super) struct Planes<T, L, const F: usize, const O: usize> {
+    pub(super) line: PhantomData<L>,
+    pub(super) from: *const T,
+    /// From one plane to the next.
+    pub(super) from_plane: usize,
+    pub(super) to: *mut T,
+    pub(super) to_plane: usize,
+    pub(super) len: usize,
+}
+
+impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Planes<T, L, F, O> {
+    /// # Safety
+    /// The elements are readable and writable, and nobody else uses those of `to` meanwhile.
+    pub(super) unsafe fn run(self, isa: Isa) {
+        dispatch_on(isa, Vouched(self));
+    }
+}
+
+impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Vouched<Planes<T, L, F, O>> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Planes { from, from_plane, to, to_plane, len, .. } = self.0;
+        let from = planes::<T, F>(from.cast_mut(), from_plane).map(|row| row.map(|p| p.cast_const()));
+        let to = planes::<T, O>(to, to_plane);
+        // SAFETY: the caller of `Planes::run` vouches for the elements.
+        unsafe { sandwich::<T, S, L, F, O>(simd, &from, &to, len) }
+    }
+}
+
+/// The same element of `N x N` planes.
+#[inline(always)]
+fn planes<T, const N: usize>(first: *mut T, plane: usize) -> [[*mut T; N]; N] {
+    let mut all = [[first; N]; N];
+    for i in 0..N {
+        for j in 0..N {
+            all[i][j] = first.wrapping_add((i * N + j) * plane);
+        }
+    }
+    all
+}
+
+/// `to = L from L^T` for `len` elements from each pointer on.
+///
+/// # Safety
+/// They are readable and writable.
+#[inline(always)]
+unsafe fn sandwich<T: Real, S: Simd, L: Line<F, O>, const F: usize, const O: usize>(
+    simd: S,
+    from: &[[*const T; F]; F],
+    to: &[[*mut T; O]; O],
+    len: usize,
+) {
+    let lanes = T::lanes::<S>();
+    let whole = len - len % lanes;
+    for at in (0..whole).step_by(lanes) {
+        // SAFETY: `lanes` elements from `at` on are below `len`.
+        unsafe { step::<T, S, L, F, O>(simd, from, to, at, |p| T::load(simd, p), |p, v| T::store(simd, p, v)) }
+    }
+    if whole < len {
+        let rest = Mask::first(simd, len - whole);
+        // SAFETY: the mask ends at `len`.
+        unsafe { step::<T, S, L, F, O>(simd, from, to, whole, |p| rest.load(simd, p), |p, v| rest.store(simd, p, v)) }
+    }
+}
+
+/// One register of each tile.
+///
+/// # Safety
+/// `load` and `store` may be called at element `at` of each pointer.
+#[inline(always)]
+unsafe fn step<T: Real, S: Simd, L: Line<F, O>, const F: usize, const O: usize>(
+    simd: S,
+    from: &[[*const T; F]; F],
+    to: &[[*mut T; O]; O],
+    at: usize,
+    load: impl Fn(*const T) -> T::Reg<S>,
+    store: impl Fn(*mut T, T::Reg<S>),
+) {
+    let zero = T::splat(simd, T::ZERO);
+    let mut half = [[zero; O]; F];
+    for i in 0..F {
+        let mut row = [zero; F];
+        for j in 0..F {
+            row[j] = load(from[i][j].wrapping_add(at));
+        }
+        half[i] = L::apply::<T, S>(simd, row);
+    }
+    for j in 0..O {
+        let mut col = [zero; F];
+        for i in 0..F {
+            col[i] = half[i][j];
+        }
+        let col = L::apply::<T, S>(simd, col);
+        for i in 0..O {
+            store(to[i][j].wrapping_add(at), col[i]);
+        }
+    }
+}
