@@ -3,12 +3,13 @@
 //!
 //! A [`Fusion`] is a list of [`Step`]s over a domain of `units * unit` elements, row-major with rows of `period` columns. A step
 //! reads memory ([`Place::Input`]), what an earlier step left ([`Place::Temp`], [`Place::Output`]) or one number for each
-//! column ([`Place::Param`]). Pooling joins in: a unit is then some whole windows of an image, and a value has an element
-//! for each pixel or for each window. Values can be summed over the rows on the way ([`Sum`]).
+//! column ([`Place::Param`]). Pooling joins in: a unit is then a band of whole windows of an image, a tile some windows of it, and a value
+//! has an element for each pixel or for each window. Values can be summed over the rows on the way ([`Sum`]).
 //!
 //! Every element gets the bits that the kernels of the single steps give it, and every sum those of [`crate::sum_axes`]: how
 //! steps are put together never shows in a result, nor does the number of threads.
 
+mod patch;
 mod pooling;
 mod steps;
 mod sums;
@@ -22,13 +23,14 @@ use crate::term::Plain;
 use crate::{Binary, Unary};
 
 pub use pooling::Pooling;
+use patch::Patch;
 use pooling::Bands;
 use sums::{ColumnSums, Partition};
 
 
-/// Elements of a tile, about: with the values that live at once it fits the first-level cache, and the nanoseconds to begin a
-/// step are few beside those of the step.
-const TILE: usize = 2048;
+/// Elements of a tile, about: the values that live at once fit the first-level cache beside what streams through it, and the nanoseconds to
+/// begin a step are few beside those of the step.
+const TILE: usize = 1024;
 /// Elements of a run of fixed length: rows are put side by side, or cut, to this length where they fit.
 const BLOCK: usize = 64;
 /// Elements that a parameter is repeated to where they do not fit.
@@ -144,8 +146,8 @@ pub struct Fusion {
     inputs: Vec<Kind>,
     outputs: Vec<Kind>,
     params: usize,
-    /// Temporaries, each with room for a tile.
-    temps: usize,
+    /// For each temporary, whether it is kept for a whole unit, because it is summed; otherwise it lives for a tile.
+    temps: Vec<bool>,
 }
 
 impl Fusion {
@@ -163,6 +165,7 @@ impl Fusion {
     ) -> Fusion {
         assert!(period > 0 && elements > 0 && elements.is_multiple_of(period), "{elements} elements in rows of {period}");
         if let Some(p) = &pooling {
+            assert!(p.kernel[0] <= patch::MAX_ROWS && p.hw[0] >= p.kernel[0] && p.hw[1] >= p.kernel[1], "windows of {p:?}");
             assert!(p.channels == period && elements.is_multiple_of(p.pixels()), "{elements} elements of {p:?}");
         }
         let mut kinds: Vec<(Place, Kind)> = Vec::new();
@@ -202,6 +205,8 @@ impl Fusion {
         let counts = [inputs.len(), outputs.len(), params.len()];
         assert!(counts.iter().sum::<usize>() == kinds.len(), "operands are numbered in a row: {kinds:?}");
         assert!(counts.iter().all(|&n| n <= MAX_OPERANDS), "at most {MAX_OPERANDS} operands of a kind, not {counts:?}");
+        let is_summed = |i| sums.iter().any(|s| s.of == Place::Temp(i));
+        let temps: Vec<bool> = (0..temps).map(is_summed).collect();
         let bands = pooling.map(|p| p.bands());
         let unit = bands.map_or([period, 0], |b| b.unit);
         Fusion { steps, sums, summed, period, elements, bands, unit, inputs, outputs, params: params.len(), temps }
@@ -369,12 +374,16 @@ impl<T: Real> Job<'_, T> {
     fn piece(&self, touched: [usize; 2], owned: usize, rows: Option<Rows<'_, T>>) {
         let f = self.fusion;
         let full = f.unit(Kind::Pixels);
-        let tile = (TILE / full).clamp(1, (touched[1] - touched[0]).max(1));
+        let units = match f.bands {
+            Some(_) => 1,
+            None => (TILE / full).clamp(1, (touched[1] - touched[0]).max(1)),
+        };
         let spread = if BLOCK.is_multiple_of(f.period) { BLOCK } else { f.period * (SPREAD / f.period).max(1) };
-        let room = tile * full;
+        let room = [f.bands.map_or(units * full, |b| b.largest_patch(TILE)), units * full];
         let lanes = rows.as_ref().map_or(0, |(p, ..)| 2 * p.lanes);
         let spare = if touched[0] < owned { f.outputs.len() * full } else { 0 };
-        let sizes = [f.temps * room, f.params * spread, f.sums.len() * lanes, spare];
+        let temps = f.temps.iter().map(|&is_wide| room[usize::from(is_wide)]).sum();
+        let sizes = [temps, f.params * spread, f.sums.len() * lanes, spare];
         scratch::with::<T, _>(Slot::Fused, sizes.iter().sum(), |scratch| {
             let (temps, rest) = scratch.split_at_mut(sizes[0]);
             let (params, rest) = rest.split_at_mut(sizes[1]);
@@ -385,8 +394,14 @@ impl<T: Real> Job<'_, T> {
                     x => to.chunks_exact_mut(f.period).for_each(|row| row.copy_from_slice(x)),
                 }
             }
+            let mut temp = [SendPtr::NULL; MAX_OPERANDS];
+            let mut rest = temps;
+            for (pointer, &is_wide) in temp.iter_mut().zip(&f.temps) {
+                let (own, others) = rest.split_at_mut(room[usize::from(is_wide)]);
+                (*pointer, rest) = (SendPtr::new(own).cast(), others);
+            }
             let columns = rows.map(|(partition, range, into)| ColumnSums::new(partition, range, lanes, into));
-            dispatch(Tiles { job: self, touched, owned, tile, room, spread, temps, params, spares, columns });
+            dispatch(Tiles { job: self, touched, owned, units, spread, temp: &temp, params, spares, columns });
         });
     }
 }
@@ -399,13 +414,11 @@ struct Tiles<'a, T> {
     job: &'a Job<'a, T>,
     touched: [usize; 2],
     owned: usize,
-    /// Units of a tile.
-    tile: usize,
-    /// Elements of a temporary.
-    room: usize,
+    /// Units that are taken at once.
+    units: usize,
     /// Elements of a repeated parameter.
     spread: usize,
-    temps: &'a mut [T],
+    temp: &'a [SendPtr<u8>; MAX_OPERANDS],
     params: &'a mut [T],
     /// Where outputs of a unit go that is not to be written.
     spares: &'a mut [T],
@@ -422,14 +435,21 @@ impl<T: Real> Kernel for Tiles<'_, T> {
         while unit < self.touched[1] {
             let is_owned = unit >= self.owned;
             let end = if is_owned { self.touched[1] } else { self.owned.min(self.touched[1]) };
-            let count = (end - unit).min(self.tile);
-            for step in &f.steps {
-                self.step::<S>(step, unit, count, is_owned);
+            let count = (end - unit).min(self.units);
+            let at = At { unit, is_owned };
+            let mut patch = Patch::first(f, unit, count);
+            loop {
+                for step in &f.steps {
+                    self.step::<S>(step, &at, &patch);
+                }
+                if !patch.next(f) {
+                    break;
+                }
             }
             let per_unit = f.unit(f.summed);
             for (n, sum) in f.sums.iter().enumerate() {
-                let x = self.pointer(sum.of, unit, is_owned).cast::<T>();
-                // SAFETY: the place holds numbers of `count` units (`Fusion::new` checked the kind of all sums).
+                let x = self.pointer(sum.of, &at).cast::<T>();
+                // SAFETY: the place holds numbers of `count` units (`Fusion::new` checked the kind of all sums, and that such temporaries are wide).
                 let x = unsafe { std::slice::from_raw_parts(x, count * per_unit) };
                 if let Some(columns) = &mut self.columns {
                     columns.add(simd, n, unit * per_unit / f.period, x);
@@ -440,17 +460,32 @@ impl<T: Real> Kernel for Tiles<'_, T> {
     }
 }
 
+/// The unit that a tile lies in, and whether its outputs are to be written.
+struct At {
+    unit: usize,
+    is_owned: bool,
+}
+
 impl<T: Real> Tiles<'_, T> {
-    /// Where the values of a tile begin that starts with `unit`.
+    /// Where the values of a unit begin; of a narrow temporary and of a parameter, those of the tile.
     #[inline(always)]
-    fn pointer(&mut self, place: Place, unit: usize, is_owned: bool) -> *mut u8 {
-        let at = |m: &Memory| m.pointer.get().wrapping_add(unit * m.stride);
+    fn pointer(&mut self, place: Place, at: &At) -> *mut u8 {
+        let memory = |m: &Memory| m.pointer.get().wrapping_add(at.unit * m.stride);
         match place {
-            Place::Input(i) => at(&self.job.input[i]),
-            Place::Output(i) if is_owned => at(&self.job.output[i]),
+            Place::Input(i) => memory(&self.job.input[i]),
+            Place::Output(i) if at.is_owned => memory(&self.job.output[i]),
             Place::Output(i) => self.spares[i * self.job.fusion.unit(Kind::Pixels)..].as_mut_ptr().cast(),
-            Place::Temp(i) => self.temps[i * self.room..].as_mut_ptr().cast(),
+            Place::Temp(i) => self.temp[i].get(),
             Place::Param(i) => self.params[i * self.spread..].as_mut_ptr().cast(),
+        }
+    }
+
+    /// Whether a place is laid out as the unit; otherwise it holds the tile alone, without gaps.
+    #[inline(always)]
+    fn is_wide(&self, place: Place) -> bool {
+        match place {
+            Place::Temp(i) => self.job.fusion.temps[i],
+            _ => true,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Max-pooling over windows that tile an image, within a fused pass: a unit is a band of windows, or a whole image where the
-//! windows leave a rest.
+//! windows leave some rows over.
 //!
 //! An index names one of the few elements of its window, so that picking and placing are comparisons over whole registers of
 //! channels instead of memory accesses one by one.
 
 use super::BLOCK;
+use super::patch::{MAX_ROWS, Patch};
 use crate::real::Real;
 
 /// Windows of `kernel` pixels, side by side without padding, over images `[hw, channels]`.
@@ -14,7 +15,7 @@ pub struct Pooling {
     pub hw: [usize; 2],
     /// Channels of an image.
     pub channels: usize,
-    /// Rows and columns of a window, which are also the steps from one to the next.
+    /// Rows (at most four) and columns of a window, which are also the steps from one to the next.
     pub kernel: [usize; 2],
 }
 
@@ -29,8 +30,7 @@ impl Pooling {
         let is_band = h.is_multiple_of(kh);
         let (height, rows, across) = (if is_band { kh } else { h }, if is_band { 1 } else { h / kh }, w / kw);
         let unit = [height * w * c, rows * across * c];
-        let has_rest = !is_band || !w.is_multiple_of(kw);
-        Bands { unit, per_image: h / height, rows, across, channels: c, pitch: w * c, kernel, has_rest }
+        Bands { unit, per_image: h / height, rows, across, channels: c, pitch: w * c, kernel }
     }
 }
 
@@ -42,142 +42,140 @@ pub(super) struct Bands {
     /// Units of an image.
     per_image: usize,
     /// Rows of windows, and windows in a row.
-    rows: usize,
-    across: usize,
-    channels: usize,
+    pub(super) rows: usize,
+    pub(super) across: usize,
+    pub(super) channels: usize,
     /// From one row of pixels to the next.
-    pitch: usize,
-    kernel: [usize; 2],
-    /// Whether some pixels are in no window.
-    has_rest: bool,
+    pub(super) pitch: usize,
+    pub(super) kernel: [usize; 2],
 }
 
 impl Bands {
     /// The elements of its image that stand before a unit.
     #[inline(always)]
-    fn origin(&self, unit: usize) -> usize {
+    pub(super) fn origin(&self, unit: usize) -> usize {
         unit % self.per_image * self.unit[0]
     }
 
-    /// The first element of a window in its unit.
+    /// Windows of a tile of about `elements` elements.
     #[inline(always)]
-    fn corner(&self, row: usize, column: usize) -> usize {
-        row * self.kernel[0] * self.pitch + column * self.kernel[1] * self.channels
+    pub(super) fn windows_of_patch(&self, elements: usize) -> usize {
+        (elements / (self.kernel[0] * self.kernel[1] * self.channels)).clamp(1, self.across)
     }
 
-    /// The offsets of a window's elements of one channel, row by row.
+    /// Elements of a row of a tile from `column` on in rows without windows.
     #[inline(always)]
-    fn taps(&self) -> impl Iterator<Item = usize> + Clone {
-        let (pitch, c, [kh, kw]) = (self.pitch, self.channels, self.kernel);
-        (0..kh).flat_map(move |i| (0..kw).map(move |j| i * pitch + j * c))
+    pub(super) fn rest_len(&self, column: usize) -> usize {
+        (self.windows_of_patch(super::TILE) * self.kernel[1] * self.channels).min(self.pitch - column)
     }
 
-    /// The index of the first maximum of each window within its image, NaN counting as a maximum; units from `first` on.
+    /// Elements of the largest tile.
+    pub(super) fn largest_patch(&self, elements: usize) -> usize {
+        let windows = self.windows_of_patch(elements) * self.kernel[0] * self.kernel[1] * self.channels;
+        windows.max(self.kernel[0] * self.kernel[1] * self.channels)
+    }
+
+    /// The offsets of a window's elements of one channel: rows, and elements within a row.
     #[inline(always)]
-    pub(super) fn indices<T: Real>(&self, first: usize, x: &[T], out: &mut [u32]) {
-        let &Bands { unit: [full, windows], rows, across, channels: c, pitch, .. } = self;
-        for (i, (x, out)) in x.chunks_exact(full).zip(out.chunks_exact_mut(windows)).enumerate() {
-            let origin = self.origin(first + i);
-            for row in 0..rows {
-                for (column, out) in out[row * across * c..][..across * c].chunks_exact_mut(c).enumerate() {
-                    let at = self.corner(row, column);
-                    if self.kernel == [2, 2] {
-                        let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
-                        let done = blocks.len() * BLOCK;
-                        for (b, out) in blocks.iter_mut().enumerate() {
-                            let taps = [0, c, pitch, pitch + c].map(|t| at + t + b * BLOCK);
-                            let Some(values) = quad::<T, BLOCK>(x, taps) else { return };
-                            first_of_four(values.map(|v| &v[..]), taps.map(|t| (origin + t) as u32), out);
-                        }
-                        let taps = [0, c, pitch, pitch + c].map(|t| at + t + done);
-                        first_of_four(taps.map(|t| &x[t..][..c - done]), taps.map(|t| (origin + t) as u32), rest);
-                        continue;
-                    }
-                    for (j, out) in out.iter_mut().enumerate() {
-                        let (mut best, mut place) = (x[at + j], at + j);
-                        for tap in self.taps() {
-                            let v = x[at + tap + j];
-                            if is_better(v, best) {
-                                (best, place) = (v, at + tap + j);
-                            }
-                        }
-                        *out = (origin + place) as u32;
+    fn taps(&self) -> impl Iterator<Item = (usize, usize)> + Clone {
+        let (c, [kh, kw]) = (self.channels, self.kernel);
+        (0..kh).flat_map(move |i| (0..kw).map(move |j| (i, j * c)))
+    }
+
+    /// For each window of a tile: the first elements of its rows, and the name of its first element in the image.
+    #[inline(always)]
+    fn window(&self, patch: &Patch, w: usize) -> (usize, usize) {
+        let at = w * self.kernel[1] * self.channels;
+        (at, patch.origin + patch.start + at)
+    }
+
+    /// The index of the first maximum of each window within its image, NaN counting as a maximum.
+    #[inline(always)]
+    pub(super) fn indices<T: Real>(&self, patch: &Patch, x: &[&[T]; MAX_ROWS], out: &mut [u32]) {
+        let &Bands { channels: c, pitch, .. } = self;
+        for (w, out) in out.chunks_exact_mut(c).enumerate() {
+            let (at, name) = self.window(patch, w);
+            if self.kernel == [2, 2] {
+                let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
+                let done = blocks.len() * BLOCK;
+                let names = |b: usize| [0, c, pitch, pitch + c].map(|t| (name + t + b) as u32);
+                for (b, out) in blocks.iter_mut().enumerate() {
+                    let Some(values) = quad::<T, BLOCK>([x[0], x[1]], at + b * BLOCK, c) else { return };
+                    first_of_four(values.map(|v| &v[..]), names(b * BLOCK), out);
+                }
+                let values = [&x[0][at..], &x[0][at + c..], &x[1][at..], &x[1][at + c..]];
+                first_of_four(values.map(|v| &v[done..c]), names(done), rest);
+                continue;
+            }
+            for (j, out) in out.iter_mut().enumerate() {
+                let (mut best, mut place) = (x[0][at + j], name + j);
+                for (row, tap) in self.taps() {
+                    let v = x[row][at + tap + j];
+                    if is_better(v, best) {
+                        (best, place) = (v, name + row * pitch + tap + j);
                     }
                 }
+                *out = place as u32;
             }
         }
     }
 
     /// The element of each window that its index names.
     #[inline(always)]
-    pub(super) fn gather<T: Real>(&self, first: usize, x: &[T], indices: &[u32], out: &mut [T]) {
-        let &Bands { unit: [full, windows], rows, across, channels: c, pitch, .. } = self;
-        let units = x.chunks_exact(full).zip(indices.chunks_exact(windows)).zip(out.chunks_exact_mut(windows));
-        for (i, ((x, indices), out)) in units.enumerate() {
-            let origin = self.origin(first + i);
-            for row in 0..rows {
-                for column in 0..across {
-                    let (at, to) = (self.corner(row, column), (row * across + column) * c);
-                    let (indices, out) = (&indices[to..][..c], &mut out[to..][..c]);
-                    if self.kernel == [2, 2] {
-                        let ((blocks, rest), (names, names_rest)) = (out.as_chunks_mut::<BLOCK>(), indices.as_chunks::<BLOCK>());
-                        let done = blocks.len() * BLOCK;
-                        for ((b, out), indices) in blocks.iter_mut().enumerate().zip(names) {
-                            let taps = [0, c, pitch, pitch + c].map(|t| at + t + b * BLOCK);
-                            let Some(values) = quad::<T, BLOCK>(x, taps) else { return };
-                            pick_of_four(values.map(|v| &v[..]), taps.map(|t| (origin + t) as u32), indices, out);
-                        }
-                        let taps = [0, c, pitch, pitch + c].map(|t| at + t + done);
-                        let values = taps.map(|t| &x[t..][..c - done]);
-                        pick_of_four(values, taps.map(|t| (origin + t) as u32), names_rest, rest);
-                        continue;
-                    }
-                    out.fill(T::ZERO);
-                    for tap in self.taps() {
-                        let (x, name) = (&x[at + tap..][..c], (origin + at + tap) as u32);
-                        for (((j, out), &index), &x) in out.iter_mut().enumerate().zip(indices).zip(x) {
-                            *out = if index == name.wrapping_add(j as u32) { x } else { *out };
-                        }
-                    }
+    pub(super) fn gather<T: Real>(&self, patch: &Patch, x: &[&[T]; MAX_ROWS], indices: &[u32], out: &mut [T]) {
+        let &Bands { channels: c, pitch, .. } = self;
+        for (w, (indices, out)) in indices.chunks_exact(c).zip(out.chunks_exact_mut(c)).enumerate() {
+            let (at, name) = self.window(patch, w);
+            if self.kernel == [2, 2] {
+                let ((blocks, rest), (in_blocks, in_rest)) = (out.as_chunks_mut::<BLOCK>(), indices.as_chunks::<BLOCK>());
+                let done = blocks.len() * BLOCK;
+                let names = |b: usize| [0, c, pitch, pitch + c].map(|t| (name + t + b) as u32);
+                for ((b, out), indices) in blocks.iter_mut().enumerate().zip(in_blocks) {
+                    let Some(values) = quad::<T, BLOCK>([x[0], x[1]], at + b * BLOCK, c) else { return };
+                    pick_of_four(values.map(|v| &v[..]), names(b * BLOCK), indices, out);
+                }
+                let values = [&x[0][at..], &x[0][at + c..], &x[1][at..], &x[1][at + c..]];
+                pick_of_four(values.map(|v| &v[done..c]), names(done), in_rest, rest);
+                continue;
+            }
+            out.fill(T::ZERO);
+            for (row, tap) in self.taps() {
+                let (x, name) = (&x[row][at + tap..][..c], (name + row * pitch + tap) as u32);
+                for (((j, out), &index), &x) in out.iter_mut().enumerate().zip(indices).zip(x) {
+                    *out = if index == name.wrapping_add(j as u32) { x } else { *out };
                 }
             }
         }
     }
 
-    /// Zeros, but for each window's element where its index says.
+    /// Row `row` of a tile: zeros, but for each window's element where its index says so.
     #[inline(always)]
-    pub(super) fn scatter<T: Real>(&self, first: usize, g: &[T], indices: &[u32], out: &mut [T]) {
-        let &Bands { unit: [full, windows], rows, across, channels: c, .. } = self;
-        let units = g.chunks_exact(windows).zip(indices.chunks_exact(windows)).zip(out.chunks_exact_mut(full));
-        for (i, ((g, indices), out)) in units.enumerate() {
-            let origin = self.origin(first + i);
-            if self.has_rest {
-                out.fill(T::ZERO);
-            }
-            for row in 0..rows {
-                for column in 0..across {
-                    let (at, to) = (self.corner(row, column), (row * across + column) * c);
-                    let (indices, g) = (&indices[to..][..c], &g[to..][..c]);
-                    for tap in self.taps() {
-                        let (to, name) = (&mut out[at + tap..][..c], (origin + at + tap) as u32);
-                        let (blocks, rest) = to.as_chunks_mut::<BLOCK>();
-                        let ((names, names_rest), (gs, g_rest)) = (indices.as_chunks::<BLOCK>(), g.as_chunks::<BLOCK>());
-                        for (b, ((out, indices), g)) in blocks.iter_mut().zip(names).zip(gs).enumerate() {
-                            place(name.wrapping_add((b * BLOCK) as u32), indices, g, out);
-                        }
-                        place(name.wrapping_add((names.len() * BLOCK) as u32), names_rest, g_rest, rest);
-                    }
+    pub(super) fn scatter<T: Real>(&self, patch: &Patch, row: usize, g: &[T], indices: &[u32], out: &mut [T]) {
+        let &Bands { channels: c, pitch, kernel: [_, kw], .. } = self;
+        if patch.windows == 0 {
+            return out.fill(T::ZERO);
+        }
+        let windows = g.chunks_exact(c).zip(indices.chunks_exact(c)).zip(out.chunks_exact_mut(kw * c));
+        for (w, ((g, indices), out)) in windows.enumerate() {
+            let (_, name) = self.window(patch, w);
+            for (tap, to) in out.chunks_exact_mut(c).enumerate() {
+                let name = (name + row * pitch + tap * c) as u32;
+                let (blocks, rest) = to.as_chunks_mut::<BLOCK>();
+                let ((in_blocks, in_rest), (gs, g_rest)) = (indices.as_chunks::<BLOCK>(), g.as_chunks::<BLOCK>());
+                for (b, ((out, indices), g)) in blocks.iter_mut().zip(in_blocks).zip(gs).enumerate() {
+                    place(name.wrapping_add((b * BLOCK) as u32), indices, g, out);
                 }
+                place(name.wrapping_add((in_blocks.len() * BLOCK) as u32), in_rest, g_rest, rest);
             }
         }
     }
 }
 
-/// Runs of `L` elements from four places; None if they are not there.
+/// Runs of `L` elements of the four pixels of a window, in two rows `c` elements apart; None if they are not there.
 #[inline(always)]
-fn quad<T, const L: usize>(x: &[T], at: [usize; 4]) -> Option<[&[T; L]; 4]> {
-    let [a, b, c, d] = at.map(|t| x.get(t..).and_then(|x| x.first_chunk()));
-    Some([a?, b?, c?, d?])
+fn quad<'a, T, const L: usize>(rows: [&'a [T]; 2], at: usize, c: usize) -> Option<[&'a [T; L]; 4]> {
+    let run = |row: usize, at: usize| rows[row].get(at..).and_then(|x| x.first_chunk());
+    Some([run(0, at)?, run(0, at + c)?, run(1, at)?, run(1, at + c)?])
 }
 
 /// For each channel the name of the first largest of four, counted on from the names of channel 0.

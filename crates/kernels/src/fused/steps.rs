@@ -1,6 +1,7 @@
 //! One step over one tile: the arithmetic of the single kernels on slices that lie in the cache.
 
-use super::{BLOCK, MAX_ARGS, Place, Step, StepOp, Tiles};
+use super::patch::{MAX_ROWS, Patch};
+use super::{At, BLOCK, Kind, MAX_ARGS, Place, Step, StepOp, Tiles};
 use crate::elementwise::{Pairs, apply_unary, with_function};
 use crate::real::Real;
 use crate::simd::Simd;
@@ -15,45 +16,80 @@ struct Operands<'a, T> {
 }
 
 impl<T: Real> Tiles<'_, T> {
-    /// Runs a step over `count` units from `unit` on.
+    /// Runs a step over a tile.
     #[inline(always)]
-    pub(super) fn step<S: Simd>(&mut self, step: &Step, unit: usize, count: usize, is_owned: bool) {
+    pub(super) fn step<S: Simd>(&mut self, step: &Step, at: &At, patch: &Patch) {
         let f = self.job.fusion;
         let (kinds, out_kind) = step.kinds();
-        let out = self.pointer(step.out, unit, is_owned);
-        let out_len = count * f.unit(out_kind);
-        // SAFETY (of all slices below): `fused` checked that operands in memory have `unit` elements for each unit, a temporary has room for a
-        // tile's units of the larger kind, spare outputs for one unit, which is then all of the tile. `Fusion::new` checked that a place holds one kind
-        // of thing and that the result is none of the operands, and another thread writes other units.
-        macro_rules! slice {
-            ($i:expr, $t:ty) => {{
-                let pointer = self.pointer(step.args[$i], unit, is_owned).cast::<$t>();
-                let len = if matches!(step.args[$i], Place::Param(_)) { self.spread } else { count * f.unit(kinds[$i]) };
+        // SAFETY (of all slices below): `fused` checked that operands in memory have `unit` elements for each unit, and a tile lies within its unit
+        // (`Patch`); a wide temporary has room for the units taken at once, any other for the largest tile, a spare output for one unit, which is then all that is
+        // taken. `Fusion::new` checked that a place holds one kind of thing and that the result is none of the operands; another thread writes other units.
+        macro_rules! row {
+            ($place:expr, $kind:expr, $row:expr, $t:ty) => {{
+                let (place, row) = ($place, $row);
+                let is_wide = self.is_wide(place);
+                let (start, len) = match ($kind, place) {
+                    (_, Place::Param(_)) => (0, self.spread),
+                    (Kind::Pixels, _) if is_wide => (patch.start + row * patch.pitch, patch.len),
+                    (Kind::Pixels, _) => (row * patch.len, patch.len),
+                    (_, _) if is_wide => (patch.windows_start, patch.windows),
+                    (_, _) => (0, patch.windows),
+                };
+                (self.pointer(place, at).cast::<$t>().wrapping_add(start), len)
+            }};
+        }
+        macro_rules! arg {
+            ($i:expr, $row:expr, $t:ty) => {{
+                let (pointer, len) = row!(step.args[$i], kinds[$i], $row, $t);
                 // SAFETY: see above.
                 unsafe { std::slice::from_raw_parts(pointer.cast_const(), len) }
             }};
         }
         macro_rules! result {
-            ($t:ty) => {
+            ($row:expr, $t:ty) => {{
+                let (pointer, len) = row!(step.out, out_kind, $row, $t);
                 // SAFETY: see above.
-                unsafe { std::slice::from_raw_parts_mut(out.cast::<$t>(), out_len) }
-            };
+                unsafe { std::slice::from_raw_parts_mut(pointer, len) }
+            }};
         }
-        match (step.op, &f.bands) {
-            (StepOp::PoolIndices, Some(p)) => return p.indices::<T>(unit, slice!(0, T), result!(u32)),
-            (StepOp::PoolGather, Some(p)) => return p.gather::<T>(unit, slice!(0, T), slice!(1, u32), result!(T)),
-            (StepOp::PoolScatter, Some(p)) => return p.scatter::<T>(unit, slice!(0, T), slice!(1, u32), result!(T)),
-            _ => {}
-        }
-        let mut operands = Operands { args: [&[]; MAX_ARGS], repeats: [false; MAX_ARGS], chunk: out_len, out: result!(T) };
-        for i in 0..step.args.len() {
-            operands.args[i] = slice!(i, T);
-            operands.repeats[i] = matches!(step.args[i], Place::Param(_));
-            if operands.repeats[i] {
-                operands.chunk = self.spread;
+        if let Some(bands) = &f.bands {
+            // A tile without windows has nothing to compute for them.
+            if out_kind != Kind::Pixels && patch.windows == 0 {
+                return;
+            }
+            match step.op {
+                StepOp::PoolIndices | StepOp::PoolGather => {
+                    let mut x: [&[T]; MAX_ROWS] = [&[]; MAX_ROWS];
+                    for row in 0..patch.rows {
+                        x[row] = arg!(0, row, T);
+                    }
+                    return match step.op {
+                        StepOp::PoolIndices => bands.indices(patch, &x, result!(0, u32)),
+                        _ => bands.gather(patch, &x, arg!(1, 0, u32), result!(0, T)),
+                    };
+                }
+                StepOp::PoolScatter => {
+                    for row in 0..patch.rows {
+                        bands.scatter(patch, row, arg!(0, 0, T), arg!(1, 0, u32), result!(row, T));
+                    }
+                    return;
+                }
+                _ => {}
             }
         }
-        operands.apply::<S>(step.op);
+        let rows = if out_kind == Kind::Pixels { patch.rows } else { 1 };
+        for row in 0..rows {
+            let out = result!(row, T);
+            let mut operands = Operands { args: [&[]; MAX_ARGS], repeats: [false; MAX_ARGS], chunk: out.len(), out };
+            for i in 0..step.args.len() {
+                operands.args[i] = arg!(i, row, T);
+                operands.repeats[i] = matches!(step.args[i], Place::Param(_));
+                if operands.repeats[i] {
+                    operands.chunk = self.spread;
+                }
+            }
+            operands.apply::<S>(step.op);
+        }
     }
 }
 

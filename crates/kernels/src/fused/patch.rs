@@ -1,0 +1,85 @@
+//! The tiles of a unit. Without pooling a tile is all of it; with pooling some windows of a row of windows, or what is left over beside them.
+
+use super::{Fusion, Kind, TILE};
+
+/// The most rows of a window.
+pub(super) const MAX_ROWS: usize = 4;
+
+/// A tile: some rows of pixels of a unit, and the windows that they make up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patch {
+    /// Rows, and elements of each.
+    pub(super) rows: usize,
+    pub(super) len: usize,
+    /// From row to row, and where the first begins in the unit.
+    pub(super) pitch: usize,
+    pub(super) start: usize,
+    /// Elements of its windows, and where they begin in the pooled unit.
+    pub(super) windows: usize,
+    pub(super) windows_start: usize,
+    /// Elements of the image that stand before the unit.
+    pub(super) origin: usize,
+    /// The row of windows, and the column in elements of a pixel row.
+    row: usize,
+    column: usize,
+}
+
+impl Patch {
+    /// The first tile of `count` units from `unit` on.
+    #[inline(always)]
+    pub(super) fn first(fusion: &Fusion, unit: usize, count: usize) -> Patch {
+        let len = count * fusion.unit(Kind::Pixels);
+        let whole = Patch {
+            rows: 1,
+            len,
+            pitch: len,
+            start: 0,
+            windows: 0,
+            windows_start: 0,
+            origin: 0,
+            row: 0,
+            column: 0,
+        };
+        let Some(bands) = &fusion.bands else { return whole };
+        let mut patch = Patch { pitch: bands.pitch, origin: bands.origin(unit), ..whole };
+        patch.set(fusion);
+        patch
+    }
+
+    /// Goes on to the next tile, if there is one.
+    #[inline(always)]
+    pub(super) fn next(&mut self, fusion: &Fusion) -> bool {
+        let Some(bands) = &fusion.bands else { return false };
+        self.column += self.len;
+        if self.column == bands.pitch {
+            self.row += 1;
+            self.column = 0;
+        }
+        self.row * bands.kernel[0] * bands.pitch < bands.unit[0] && {
+            self.set(fusion);
+            true
+        }
+    }
+
+    /// The tile that begins at `row` and `column`.
+    #[inline(always)]
+    fn set(&mut self, fusion: &Fusion) {
+        let Some(bands) = &fusion.bands else { return };
+        let [kh, kw] = bands.kernel;
+        let c = bands.channels;
+        self.start = self.row * kh * bands.pitch + self.column;
+        let tiled = bands.across * kw * c;
+        let is_rest = self.row == bands.rows || self.column >= tiled;
+        // What is left of the rows, or at most so many windows.
+        self.rows = kh.min(bands.unit[0] / bands.pitch - self.row * kh);
+        if is_rest {
+            self.windows = 0;
+            self.len = if self.row == bands.rows { bands.rest_len(self.column) } else { bands.pitch - self.column };
+            return;
+        }
+        let count = bands.windows_of_patch(TILE).min((tiled - self.column) / (kw * c));
+        self.len = count * kw * c;
+        self.windows = count * c;
+        self.windows_start = self.row * bands.across * c + self.column / kw;
+    }
+}
