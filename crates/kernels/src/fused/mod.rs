@@ -16,6 +16,7 @@ mod sums;
 
 use crate::fold::fold;
 use crate::par::{Par, SendPtr, for_each_range};
+use crate::prefetch::prefetch;
 use crate::real::Real;
 use crate::scratch::{self, Slot};
 use crate::simd::{Kernel, Simd, dispatch};
@@ -439,10 +440,17 @@ impl<T: Real> Kernel for Tiles<'_, T> {
             let at = At { unit, is_owned };
             let mut patch = Patch::first(f, unit, count);
             loop {
-                for step in &f.steps {
-                    self.step::<S>(step, &at, &patch);
+                let here = patch;
+                let goes_on = patch.next(f);
+                match (goes_on, unit + count < self.touched[1]) {
+                    (true, _) => self.prefetch(unit, &patch),
+                    (false, true) => self.prefetch(unit + count, &Patch::first(f, unit + count, count)),
+                    (false, false) => {}
                 }
-                if !patch.next(f) {
+                for step in &f.steps {
+                    self.step::<S>(step, &at, &here);
+                }
+                if !goes_on {
                     break;
                 }
             }
@@ -467,6 +475,25 @@ struct At {
 }
 
 impl<T: Real> Tiles<'_, T> {
+    /// Asks for the operands of a tile while the one before it is worked on: its rows are too short for the processor to foresee the next.
+    #[inline(always)]
+    fn prefetch(&self, unit: usize, patch: &Patch) {
+        let f = self.job.fusion;
+        for (m, kind) in self.job.input.iter().zip(&f.inputs) {
+            let base = m.pointer.get().wrapping_add(unit * m.stride);
+            if let Kind::Pixels = kind {
+                for row in 0..patch.rows {
+                    let first = patch.start + row * patch.pitch;
+                    prefetch(base.cast::<T>(), [first, first + patch.len], [0, 1]);
+                }
+            } else {
+                // Indices are no larger than numbers: at worst some lines are asked for twice.
+                let first = patch.windows_start;
+                prefetch(base.cast::<T>(), [first, first + patch.windows], [0, 1]);
+            }
+        }
+    }
+
     /// Where the values of a unit begin; of a narrow temporary and of a parameter, those of the tile.
     #[inline(always)]
     fn pointer(&mut self, place: Place, at: &At) -> *mut u8 {

@@ -4,6 +4,10 @@
 //! An index names one of the few elements of its window, so that picking and placing are comparisons over whole registers of
 //! channels instead of memory accesses one by one.
 
+use std::ops::BitOr;
+
+use bytemuck::Pod;
+
 use super::BLOCK;
 use super::patch::{MAX_ROWS, Patch};
 use crate::real::Real;
@@ -192,12 +196,22 @@ fn first_of_four<T: Real>([p, q, r, s]: [&[T]; 4], names: [u32; 4], out: &mut [u
 /// For each channel that of the four elements which its index names.
 #[inline(always)]
 fn pick_of_four<T: Real>(values: [&[T]; 4], names: [u32; 4], indices: &[u32], out: &mut [T]) {
-    // One after the other: a choice between two elements in memory would be compiled as a choice between their addresses.
-    out.copy_from_slice(values[0]);
-    for (x, name) in values.into_iter().zip(names).skip(1) {
-        for (((j, out), &index), &x) in out.iter_mut().enumerate().zip(indices).zip(x) {
-            *out = if index == name.wrapping_add(j as u32) { x } else { *out };
-        }
+    if T::IS_F32 {
+        pick_bits::<u32>(values.map(bytemuck::cast_slice), names, indices, bytemuck::cast_slice_mut(out));
+    } else {
+        pick_bits::<u64>(values.map(bytemuck::cast_slice), names, indices, bytemuck::cast_slice_mut(out));
+    }
+}
+
+/// On the elements' bits: all but one of the four are masked away. A choice between elements in memory would be compiled as a choice between their addresses.
+#[inline(always)]
+fn pick_bits<B: Pod + BitOr<Output = B>>([p, q, r, s]: [&[B]; 4], names: [u32; 4], indices: &[u32], out: &mut [B]) {
+    let kept = |is_kept: bool, x: B| if is_kept { x } else { B::zeroed() };
+    let places = indices.iter().enumerate().zip(p).zip(q).zip(r).zip(s);
+    for (out, (((((j, &index), &p), &q), &r), &s)) in out.iter_mut().zip(places) {
+        let index = index.wrapping_sub(j as u32);
+        let upper = kept(index == names[0], p) | kept(index == names[1], q);
+        *out = upper | (kept(index == names[2], r) | kept(index == names[3], s));
     }
 }
 
