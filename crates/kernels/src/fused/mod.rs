@@ -31,7 +31,7 @@ use sums::{ColumnSums, Partition};
 
 /// Elements of a tile, about: the values that live at once fit the first-level cache beside what streams through it, and the nanoseconds to
 /// begin a step are few beside those of the step.
-const TILE: usize = 1024;
+const TILE: usize = 2048;
 /// Elements of a run of fixed length: rows are put side by side, or cut, to this length where they fit.
 const BLOCK: usize = 64;
 /// Elements that a parameter is repeated to where they do not fit.
