@@ -60,6 +60,7 @@ pub fn seed_config(seed: u64) -> TrainerConfig {
     TrainerConfig {
         batch: 32,
         discriminator_steps: 1,
+        penalty_every: 1,
         generator: rule(),
         discriminator: rule(),
         average: Some(0.999),

@@ -6,7 +6,7 @@ use metaforge_autodiff::{Aval, DType, Key, Par, Program, Tensor, Workspace};
 use metaforge_data::{BatchSampler, ImageSet, Range};
 use metaforge_nn::Params;
 
-use crate::{Error, Gan, Rule, state};
+use crate::{Error, Gan, Penalty, Rule, state};
 
 /// How a game is trained.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct TrainerConfig {
     pub batch: usize,
     /// Moves of the discriminator before one of the generator.
     pub discriminator_steps: usize,
+    /// The penalty is taken in one of so many moves of the discriminator, with so many times its weight; 1 for every move.
+    pub penalty_every: u64,
     /// How the generator moves.
     pub generator: Rule,
     /// How the discriminator moves.
@@ -31,7 +33,7 @@ pub struct TrainerConfig {
 pub struct Report {
     /// The step, counted from 1.
     pub step: u64,
-    /// The discriminator's loss in its last move, with the penalty.
+    /// The discriminator's loss in its last move, with the penalty if that move took it.
     pub d_loss: f64,
     /// The generator's loss.
     pub g_loss: f64,
@@ -98,6 +100,8 @@ pub struct GanTrainer {
     average: Option<Params>,
     step: u64,
     discriminator_move: Move,
+    /// Without the penalty; None if every move takes it.
+    plain_move: Option<Move>,
     generator_move: Move,
     sampler: Program,
 }
@@ -129,6 +133,9 @@ impl GanTrainer {
                 "a batch has at least one image, and the discriminator at least one move".into(),
             ));
         }
+        if config.penalty_every == 0 {
+            return Err(Error::Setting("the penalty is taken in one of at least 1 move".into()));
+        }
         if config.average.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
             return Err(Error::Setting("the decay of an average is at least 0 and below 1".into()));
         }
@@ -150,14 +157,20 @@ impl GanTrainer {
         inputs.extend(generator.params.avals());
         inputs.extend([seen.aval(), floats(noise), floats(mix), floats(rate)]);
         let of_params = discriminator.params.len();
-        let discriminator_move = Program::trace(&inputs, |_, v| {
-            let (own, rest) = v.split_at(of_d);
-            let (d, state) = own.split_at(of_params);
-            let (g, data) = rest.split_at(of_g);
-            let verdict = gan.discriminator_loss(g, d, data[0], data[1], data[2]);
-            let (d, state) = config.discriminator.descend(verdict.loss, d, state, data[3]);
-            [d, state, vec![verdict.loss, verdict.real, verdict.fake]].concat()
-        });
+        let move_with = |penalty: Penalty| {
+            let gan = Gan { penalty, ..gan.clone() };
+            Move::new(Program::trace(&inputs, |_, v| {
+                let (own, rest) = v.split_at(of_d);
+                let (d, state) = own.split_at(of_params);
+                let (g, data) = rest.split_at(of_g);
+                let verdict = gan.discriminator_loss(g, d, data[0], data[1], data[2]);
+                let (d, state) = config.discriminator.descend(verdict.loss, d, state, data[3]);
+                [d, state, vec![verdict.loss, verdict.real, verdict.fake]].concat()
+            }))
+        };
+        let discriminator_move = move_with(gan.penalty.scaled(config.penalty_every as f64));
+        let lazy = config.penalty_every > 1 && gan.penalty != Penalty::None;
+        let plain_move = lazy.then(|| move_with(Penalty::None));
 
         let mut inputs = generator.avals();
         let of_own = inputs.len();
@@ -195,7 +208,8 @@ impl GanTrainer {
             discriminator,
             average,
             step: 0,
-            discriminator_move: Move::new(discriminator_move),
+            discriminator_move,
+            plain_move,
             generator_move: Move::new(generator_move),
             sampler,
         })
@@ -213,18 +227,25 @@ impl GanTrainer {
 
         let mut discriminator = self.discriminator.clone();
         let rate = scalar(self.config.discriminator.rate.at(step));
+        let mut verdict = [0.0; 3];
         for i in 0..moves {
-            let real = (self.reals)(step * moves + i);
+            let number = step * moves + i;
+            let real = (self.reals)(number);
             let noise = key.fold(i).fold(0).normal(shape, 0.0, 1.0);
             let mix = key.fold(i).fold(1).uniform([shape[0]], 0.0, 1.0);
             let mut inputs: Vec<&Tensor> = discriminator.tensors().collect();
             inputs.extend(self.generator.params.tensors());
             inputs.extend([&real, &noise, &mix, &rate]);
-            self.discriminator_move.run(&inputs);
-            discriminator.update(&self.discriminator_move);
+            let by = match &mut self.plain_move {
+                Some(plain) if !number.is_multiple_of(self.config.penalty_every) => plain,
+                _ => &mut self.discriminator_move,
+            };
+            by.run(&inputs);
+            discriminator.update(by);
+            let first = discriminator.params.len() + discriminator.optimizer.len();
+            verdict = [0, 1, 2].map(|i| by.number(first + i));
         }
-        let first = discriminator.params.len() + discriminator.optimizer.len();
-        let [d_loss, d_real, d_fake] = [0, 1, 2].map(|i| self.discriminator_move.number(first + i));
+        let [d_loss, d_real, d_fake] = verdict;
 
         let mut generator = self.generator.clone();
         let noise = key.fold(moves).normal(shape, 0.0, 1.0);

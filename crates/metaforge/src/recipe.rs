@@ -382,6 +382,35 @@ mod tests {
     }
 
     #[test]
+    fn a_game_has_one_penalty_and_a_wasserstein_game_needs_one() {
+        let game = |assignments: &[&str]| {
+            let mut draft = Draft::open("digits-seed-gan").unwrap();
+            assignments.iter().for_each(|a| draft.set(a).unwrap());
+            draft.finish().map_err(|e| e.to_string())
+        };
+        for (assignments, wanted) in [
+            (&["game.loss=wasserstein", "game.r1=0"][..], "set `game.gradient_penalty` (published: 10) or `game.r1`"),
+            (
+                &["game.r1=1", "game.gradient_penalty=10"],
+                "`game.r1` is 1 and `game.gradient_penalty` is 10; there is one",
+            ),
+            (&["game.r1=-1"], "`game.r1` is -1; it is a number of at least 0"),
+            (&["game.gradient_penalty=inf"], "`game.gradient_penalty` is inf"),
+            (&["game.penalty_every=0"], "`game.penalty_every` is 0; it is at least 1"),
+        ] {
+            let e = game(assignments).unwrap_err();
+            assert!(e.contains(wanted) && !e.contains('\n'), "{assignments:?}: {e}");
+        }
+        for assignments in [
+            &["game.loss=wasserstein", "game.r1=0", "game.gradient_penalty=10"][..],
+            &["game.loss=wasserstein", "game.r1=1"],
+            &["game.r1=0"],
+        ] {
+            game(assignments).unwrap();
+        }
+    }
+
+    #[test]
     fn an_unknown_recipe_suggests_one_that_is_there() {
         let e = Draft::open("omniglot-protonet").unwrap_err().to_string();
         assert!(e.contains("did you mean `omniglot-proto-5w1s`?"), "{e}");

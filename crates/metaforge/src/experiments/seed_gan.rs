@@ -40,15 +40,24 @@ pub(super) fn build(recipe: &recipe::SeedGan, seed: u64, data: Option<&Path>) ->
     let config = TrainerConfig {
         batch: recipe.game.batch,
         discriminator_steps: recipe.game.discriminator_steps,
+        penalty_every: recipe.game.penalty_every,
         generator: rule(&recipe.generator),
         discriminator: rule(&recipe.discriminator),
         average: (recipe.game.average > 0.0).then_some(recipe.game.average),
         seed,
     };
-    let penalty = if recipe.game.r1 > 0.0 { Penalty::R1 { weight: recipe.game.r1 } } else { Penalty::None };
-    let game = Gan { loss: recipe.game.loss, penalty, ..seed::seed_gan() };
+    let game = Gan { loss: recipe.game.loss, penalty: penalty(&recipe.game), ..seed::seed_gan() };
     let trainer = GanTrainer::new(game, config, train.clone())?;
     Ok(SeedGan { trainer, train, test, eval: recipe.eval })
+}
+
+/// What a recipe's table adds for the discriminator.
+fn penalty(table: &recipe::Game) -> Penalty {
+    match (table.r1, table.gradient_penalty) {
+        (weight, _) if weight > 0.0 => Penalty::R1 { weight },
+        (_, weight) if weight > 0.0 => Penalty::Gradient { weight },
+        _ => Penalty::None,
+    }
 }
 
 /// How a player moves, by a recipe's table.
@@ -150,5 +159,25 @@ impl Experiment for SeedGan {
 impl From<gan::Error> for crate::Error {
     fn from(e: gan::Error) -> crate::Error {
         crate::Error::Refused(e.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{Draft, Kind};
+
+    #[test]
+    fn a_recipe_chooses_its_penalty() {
+        let chosen = |r1: f64, gradient: f64| {
+            let mut draft = Draft::open("digits-seed-gan").unwrap();
+            draft.set(&format!("game.r1={r1}")).unwrap();
+            draft.set(&format!("game.gradient_penalty={gradient}")).unwrap();
+            let Kind::SeedGan(tables) = draft.finish().unwrap().kind else { panic!("a recipe of this kind") };
+            penalty(&tables.game)
+        };
+        assert_eq!(chosen(0.0, 0.0), Penalty::None);
+        assert_eq!(chosen(2.0, 0.0), Penalty::R1 { weight: 2.0 });
+        assert_eq!(chosen(0.0, 10.0), Penalty::Gradient { weight: 10.0 });
     }
 }

@@ -366,6 +366,11 @@ pub struct Game {
     pub loss: Loss,
     /// Weight of the penalty on the discriminator's slope at real images (R1, Mescheder et al. 2018); 0 for none.
     pub r1: f64,
+    /// Weight of the penalty on its slope's distance from 1 between real and generated images (Gulrajani et al. 2017); 0 for
+    /// none. It is this one or R1.
+    pub gradient_penalty: f64,
+    /// The penalty is taken in one of so many steps of the discriminator, with so many times its weight; 1 for every step.
+    pub penalty_every: u64,
     /// Steps of the discriminator before one of the generator.
     pub discriminator_steps: usize,
     /// Decay of the moving average of the generator that draws the samples; 0 for none.
@@ -376,9 +381,17 @@ impl Game {
     fn check(&self) -> Checked {
         at_least("game.batch", self.batch, 1)?;
         at_least("game.discriminator_steps", self.discriminator_steps, 1)?;
-        at_least("game.r1", self.r1, 0.0)?;
-        if self.loss == Loss::Wasserstein && self.r1 == 0.0 {
-            return Err("`game.loss` is wasserstein, whose critic needs bounded slopes; set `game.r1` above 0".into());
+        at_least("game.penalty_every", self.penalty_every, 1)?;
+        weight("game.r1", self.r1)?;
+        weight("game.gradient_penalty", self.gradient_penalty)?;
+        if self.r1 > 0.0 && self.gradient_penalty > 0.0 {
+            return Err(format!(
+                "`game.r1` is {} and `game.gradient_penalty` is {}; there is one penalty, so set one of them to 0",
+                self.r1, self.gradient_penalty
+            ));
+        }
+        if self.loss == Loss::Wasserstein && self.r1 == 0.0 && self.gradient_penalty == 0.0 {
+            return Err("`game.loss` is wasserstein, whose critic needs bounded slopes; set `game.gradient_penalty` (published: 10) or `game.r1` above 0".into());
         }
         if (0.0..1.0).contains(&self.average) {
             Ok(())
@@ -526,6 +539,15 @@ pub struct ImageEval {
 /// `key` is at least `least`.
 pub(crate) fn at_least<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T) -> Checked {
     if value >= least { Ok(()) } else { Err(format!("`{key}` is {value}; it is at least {least}")) }
+}
+
+/// `value` weighs a term that may be left out.
+fn weight(key: &str, value: f64) -> Checked {
+    if value.is_finite() && value >= 0.0 {
+        Ok(())
+    } else {
+        Err(format!("`{key}` is {value}; it is a number of at least 0"))
+    }
 }
 
 fn positive(key: &str, value: f64) -> Checked {
