@@ -182,8 +182,8 @@ impl FewShotTrainer {
     /// # Errors
     /// If a tensor is missing or of another shape. Nothing is changed then.
     pub fn restore(&mut self, saved: &Params) -> Result<(), Error> {
-        let optimizer = state::take(saved, "training.optimizer", &self.optimizer)?;
-        let step = state::take(saved, "training", &state::count(0))?.tensors()[0].item() as u64;
+        let optimizer = saved.part("training.optimizer", &self.optimizer)?;
+        let step = saved.part("training", &state::count(0))?.tensors()[0].item() as u64;
         self.restore_weights(saved)?;
         (self.optimizer, self.step) = (optimizer, step);
         Ok(())
@@ -194,8 +194,8 @@ impl FewShotTrainer {
     /// # Errors
     /// Like [`FewShotTrainer::restore`].
     pub fn restore_weights(&mut self, saved: &Params) -> Result<(), Error> {
-        let generator = state::take(saved, "generator", &self.players.generator)?;
-        let discriminator = state::take(saved, "discriminator", &self.players.discriminator)?;
+        let generator = saved.part("generator", &self.players.generator)?;
+        let discriminator = saved.part("discriminator", &self.players.discriminator)?;
         self.players = Players { generator, discriminator };
         Ok(())
     }

@@ -331,13 +331,13 @@ impl GanTrainer {
     /// If a tensor is missing or of another shape: the state is of another model. Nothing is changed then.
     pub fn restore(&mut self, saved: &Params) -> Result<(), Error> {
         let player = |name: &str, own: &Player| -> Result<Player, Error> {
-            let optimizer = state::take(saved, &format!("training.{name}"), &own.optimizer)?;
-            Ok(Player { params: state::take(saved, name, &own.params)?, optimizer })
+            let optimizer = saved.part(&format!("training.{name}"), &own.optimizer)?;
+            Ok(Player { params: saved.part(name, &own.params)?, optimizer })
         };
         let (generator, discriminator) =
             (player("generator", &self.generator)?, player("discriminator", &self.discriminator)?);
-        let average = self.average.as_ref().map(|own| state::take(saved, "average", own)).transpose()?;
-        self.step = state::take(saved, "training", &state::count(0))?.tensors()[0].item() as u64;
+        let average = self.average.as_ref().map(|own| saved.part("average", own)).transpose()?;
+        self.step = saved.part("training", &state::count(0))?.tensors()[0].item() as u64;
         (self.generator, self.discriminator, self.average) = (generator, discriminator, average);
         Ok(())
     }
@@ -347,8 +347,8 @@ impl GanTrainer {
     /// # Errors
     /// Like [`GanTrainer::restore`].
     pub fn restore_weights(&mut self, saved: &Params) -> Result<(), Error> {
-        let params = state::take(saved, "generator", &self.generator.params)?;
-        let average = self.average.as_ref().map(|own| state::take(saved, "average", own)).transpose()?;
+        let params = saved.part("generator", &self.generator.params)?;
+        let average = self.average.as_ref().map(|own| saved.part("average", own)).transpose()?;
         (self.generator.params, self.average) = (params, average);
         Ok(())
     }

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metaforge_autodiff::{DType, Key, Par, Program, Tensor, Workspace};
+use metaforge_autodiff::{DType, Key, Par, Pool, Program, Tensor, Workspace};
 use metaforge_nn::{Optimizer, Params, Schedule};
 use rayon::prelude::*;
 
 use crate::update::Update;
-use crate::workers::{Workers, par};
 use crate::{EpisodeLearner, Error, Evaluation, Statistics, Task, TaskShape, TaskVars, Tasks, evaluate};
 
 /// How the mean gradient of a meta-batch is held in bounds.
@@ -65,7 +64,7 @@ pub struct MetaTrainer {
     state: Params,
     step: u64,
     shape: TaskShape,
-    workers: Workers,
+    pool: Pool,
     update: Update,
     results: Vec<TaskResult>,
     total: Vec<f32>,
@@ -106,7 +105,7 @@ impl MetaTrainer {
             return Err(Error::Setting(format!("training works in f32, but a parameter is {other}")));
         }
         let shape = tasks.task(0).shape();
-        let workers = Workers::new(task_program(learner.as_ref(), &params, &state, &shape));
+        let pool = Pool::new(task_program(learner.as_ref(), &params, &state, &shape));
         let update = Update::new(optimizer.as_ref(), &params.avals(), config.meta_batch, config.clip);
         let numbers = params.count() + state.count();
         let results = vec![TaskResult { numbers: vec![0.0; numbers], ..TaskResult::default() }; config.meta_batch];
@@ -119,7 +118,7 @@ impl MetaTrainer {
             state,
             step: 0,
             shape,
-            workers,
+            pool,
             update,
             results,
             total,
@@ -176,7 +175,10 @@ impl MetaTrainer {
             }
             let key = self.key(number);
             let inputs = inputs(&self.params, &self.state, task, &key);
-            self.workers.run(&inputs, par, |program, workspace| result.read(program, workspace));
+            self.pool.with(|program, workspace| {
+                program.run(workspace, &inputs, par);
+                result.read(program, workspace);
+            });
             Ok(())
         })
     }
@@ -242,16 +244,17 @@ impl MetaTrainer {
     /// The program of one task. Inputs: parameters, state, the four tensors of a task, a key `u32[2]`; outputs: loss, metric, a
     /// gradient for every parameter, the new state.
     pub fn program(&self) -> &Program {
-        &self.workers.program
+        self.pool.program()
     }
 
     /// Runs the program of task `number` once, on one thread, and tells what each instruction took: where the time goes.
     pub fn profile(&self, number: u64) -> Vec<(String, Duration)> {
         let (task, key) = (self.tasks.task(number), self.key(number));
         let inputs = inputs(&self.params, &self.state, &task, &key);
-        let mut workspace = self.workers.program.workspace();
-        self.workers.program.run(&mut workspace, &inputs, Par::Seq);
-        self.workers.program.run_timed(&mut workspace, &inputs, Par::Seq)
+        self.pool.with(|program, workspace| {
+            program.run(workspace, &inputs, Par::Seq);
+            program.run_timed(workspace, &inputs, Par::Seq)
+        })
     }
 
     /// Evaluates the present parameters on the first `count` tasks of a source, which may have another shape than those trained on.
@@ -276,9 +279,10 @@ impl MetaTrainer {
     /// # Errors
     /// If a tensor is missing, of another shape, or one too many. Nothing is changed then.
     pub fn restore(&mut self, saved: &Params) -> Result<(), Error> {
-        let params = matching(saved, "params", &self.params)?;
-        let state = matching(saved, "learner", &self.state)?;
-        let optimizer = matching(saved, "optimizer", &self.update.state)?;
+        let part = |prefix, like| saved.part(prefix, like).map_err(|e| Error::State(e.to_string()));
+        let params = part("params", &self.params)?;
+        let state = part("learner", &self.state)?;
+        let optimizer = part("optimizer", &self.update.state)?;
         let expected = params.len() + state.len() + optimizer.len() + 1;
         if saved.len() != expected {
             return Err(Error::State(format!("it has {} tensors, not {expected}", saved.len())));
@@ -325,18 +329,7 @@ fn draw(tasks: &dyn Tasks, first: u64, count: u64) -> Vec<Task> {
     (first..first + count).into_par_iter().map(|i| tasks.task(i)).collect()
 }
 
-/// The tensors of `saved` under `prefix`, in the order and shapes of `like`.
-fn matching(saved: &Params, prefix: &str, like: &Params) -> Result<Params, Error> {
-    let mut found = Params::new();
-    for (name, tensor) in like.names().zip(like.tensors()) {
-        let full = format!("{prefix}.{name}");
-        match saved.get(&full) {
-            None => return Err(Error::State(format!("there is no `{full}`"))),
-            Some(t) if t.aval() != tensor.aval() => {
-                return Err(Error::State(format!("`{full}` is {}, not {}", t.aval(), tensor.aval())));
-            }
-            Some(t) => found.push(name, t.clone()),
-        }
-    }
-    Ok(found)
+/// How kernels run when `tasks` run side by side: sequentially, unless threads are left over. The bits are the same.
+pub(crate) fn par(tasks: usize) -> Par {
+    if tasks < rayon::current_num_threads() { Par::Rayon } else { Par::Seq }
 }

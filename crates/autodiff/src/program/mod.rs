@@ -4,6 +4,7 @@
 
 mod optimise;
 mod plan;
+mod pool;
 mod print;
 
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ use crate::prim::Prim;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 use crate::view::{Slice, SliceMut, View};
+
+pub use pool::Pool;
 
 /// A function from tensors to tensors, of fixed shapes, ready to run without allocating.
 ///
