@@ -110,11 +110,17 @@ impl FewShotTrainer {
             part.update_from(&self.update, &self.workspace, at);
             at += part.len();
         }
-        if !distance.is_finite() || !players.is_finite() {
-            return Err(Error::Diverged { step: step + 1, what: "the mean of the players".into() });
+        let mut optimizer = self.optimizer.clone();
+        optimizer.update_from(&self.update, &self.workspace, at);
+        let finite = [
+            ("the mean of the players", distance.is_finite()),
+            ("a parameter after the outer step", players.is_finite()),
+            ("a mean of the outer optimiser's gradients", optimizer.is_finite()),
+        ];
+        if let Some((what, _)) = finite.into_iter().find(|(_, finite)| !finite) {
+            return Err(Error::Diverged { step: step + 1, what: what.into() });
         }
-        self.optimizer.update_from(&self.update, &self.workspace, at);
-        (self.players, self.step) = (players, step + 1);
+        (self.players, self.optimizer, self.step) = (players, optimizer, step + 1);
         let mean = |f: fn(&Adapted) -> f64| classes.iter().map(f).sum::<f64>() / n as f64;
         let [d_loss, g_loss] = [mean(|c| c.d_loss), mean(|c| c.g_loss)];
         Ok(FewShotReport { step: step + 1, d_loss, g_loss, reconstruction: mean(|c| c.reconstruction), distance })

@@ -129,7 +129,8 @@ impl MetaTrainer {
     /// Plays the next meta-batch and takes one outer step; the tasks of the one after it are drawn meanwhile.
     ///
     /// # Errors
-    /// If a task has another shape than the first, or a loss or the gradient is not finite. Parameters and state are then as before.
+    /// If a task has another shape than the first, or a loss, the gradient, or a number of the new parameters, of the learner's state
+    /// or of the optimiser's is not finite. All of these are then as before.
     pub fn step(&mut self) -> Result<StepReport, Error> {
         let number = self.step + 1;
         let batch = self.config.meta_batch as u64;
@@ -151,13 +152,13 @@ impl MetaTrainer {
 
         let (sums, state) = self.add_up();
         let lr = self.config.schedule.at(self.step);
-        let grad_norm = self.update.step(&mut self.params, &sums, lr);
-        if !grad_norm.is_finite() {
-            return Err(Error::Diverged { step: number, what: "the norm of the gradient".into(), value: grad_norm });
+        let diverged = |what, value| Error::Diverged { step: number, what, value };
+        if let Some((name, value)) = state.not_finite() {
+            return Err(diverged(format!("a number of the learner's `{name}`"), value));
         }
-        for (i, tensor) in state.into_iter().enumerate() {
-            self.state.set(i, tensor);
-        }
+        let step = self.update.step(&mut self.params, &sums, lr);
+        let grad_norm = step.map_err(|(what, value)| diverged(what, value))?;
+        self.state = state;
         self.step = number;
         let mean = |f: fn(&TaskResult) -> f64| self.results.iter().map(f).sum::<f64>() / batch as f64;
         Ok(StepReport { step: number, loss: mean(|r| r.loss), metric: mean(|r| r.metric), grad_norm, lr })
@@ -198,7 +199,7 @@ impl MetaTrainer {
     }
 
     /// Sums of the gradients, and the mean state, over the tasks in their order.
-    fn add_up(&mut self) -> (Vec<Tensor>, Vec<Tensor>) {
+    fn add_up(&mut self) -> (Vec<Tensor>, Params) {
         let results = &self.results;
         self.total.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, total)| {
             let part = chunk * CHUNK..chunk * CHUNK + total.len();
@@ -218,7 +219,7 @@ impl MetaTrainer {
         };
         let sums = self.params.tensors().iter().map(|p| take(p, 1.0)).collect();
         let state = self.state.tensors().iter().map(|s| take(s, tasks)).collect();
-        (sums, state)
+        (sums, self.state.with_tensors(state))
     }
 
     /// The learner.
