@@ -68,6 +68,25 @@ fn the_number_of_threads_does_not_matter() {
 }
 
 #[test]
+fn the_number_of_threads_does_not_matter_where_kernels_split() {
+    // Classes are played side by side, each on one thread; what splits within a kernel is the outer step, over the parameters.
+    // With 32 channels the largest tensors have 200,000 numbers, 800 KB: an elementwise kernel wants a thread to have 256 KB.
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let game = InnerGame::new(fewshot_gan(64, 32), config(1e-3)).unwrap();
+            let largest = game.gan().init(Key::new(0)).tensors().map(Tensor::len).max();
+            assert!(largest.unwrap() * 4 > 3 * (256 << 10), "the test is too small: {largest:?}");
+            let outer = Rule::adam(1e-2, 0.5, 0.99);
+            let mut trainer = playing(game, FewShotConfig { inner_steps: 1, meta_batch: 2, outer, seed: 2 });
+            let reports = [trainer.step().unwrap(), trainer.step().unwrap()];
+            (reports, trainer.state())
+        })
+    };
+    assert_eq!(run(1), run(2));
+}
+
+#[test]
 fn an_outer_optimiser_that_overflows_costs_nothing() {
     // One inner step of 1e21 leaves a generator that is finite, as is its distance; the square is not, but the outer step by
     // it would be 0.
