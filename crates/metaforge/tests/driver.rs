@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use metaforge::autodiff::Tensor;
 use metaforge::error::{Error, Result};
-use metaforge::experiment::{Evaluation, Experiment, Figure, Unit};
+use metaforge::experiment::{Evaluation, Experiment, Figure, Unit, Watch};
 use metaforge::metrics::Metrics;
 use metaforge::nn::Params;
 use metaforge::picture::{Layout, Picture};
@@ -91,7 +91,7 @@ impl Experiment for Quadratic {
         [("x".to_owned(), Tensor::new([SIZE], self.x.clone()))].into_iter().collect()
     }
 
-    fn evaluate(&self) -> Result<Evaluation> {
+    fn evaluate(&self, _: Watch<'_>) -> Result<Evaluation> {
         let error = self.x.iter().enumerate().map(|(i, x)| f64::from((x - i as f32).abs())).fold(0.0, f64::max);
         Ok(Evaluation {
             protocol: "The largest error.".into(),

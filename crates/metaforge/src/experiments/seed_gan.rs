@@ -12,7 +12,7 @@ use metaforge_nn::{Adam, Params, Sgd};
 
 use super::schedule;
 use crate::error::Result;
-use crate::experiment::{Evaluation, Experiment, Figure, Unit};
+use crate::experiment::{Evaluation, Experiment, Figure, Unit, Watch};
 use crate::metrics::Metrics;
 use crate::picture::{Layout, Picture};
 use crate::recipe::{self, ImageEval, OptimizerName};
@@ -110,7 +110,7 @@ impl Experiment for SeedGan {
             .collect()
     }
 
-    fn evaluate(&self) -> Result<Evaluation> {
+    fn evaluate(&self, _: Watch<'_>) -> Result<Evaluation> {
         let images = self.eval.images.min(self.test.len()).min(self.train.len());
         let config = ClassifierConfig { epochs: self.eval.classifier_epochs, ..ClassifierConfig::default() };
         let classifier = Classifier::train(self.train.clone(), &config)?;
