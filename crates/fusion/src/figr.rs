@@ -175,10 +175,10 @@ impl InnerGame {
             let fake = gan.generate(g, support, mix_d);
             let round = Round { real: support, fake, mix: between };
             let verdict = judge(&gan.discriminator, d, gan.loss, gan.penalty, round);
-            let (d, d_state) = config.discriminator.descend(verdict.loss, d, d_state, d_rate);
+            let (d, d_state) = config.discriminator.descend(verdict.total(), d, d_state, d_rate);
             let [loss, reconstruction] = gan.generator_loss(g, &d, support, mix_g);
             let (g, g_state) = config.generator.descend(loss, g, g_state, g_rate);
-            [g, g_state, d, d_state, vec![verdict.loss, loss, reconstruction]].concat()
+            [g, g_state, d, d_state, vec![verdict.total(), loss, reconstruction]].concat()
         });
         let mut inputs = generator;
         inputs.extend([support, floats(&[CHUNK, shots])]);

@@ -49,9 +49,9 @@ fn a_step_is_the_discriminators_move_then_the_generators_against_the_moved_one()
     let between = tape.constant(&key.fold(0).fold(2).uniform([3], 0.0, 1.0));
     let round = Round { real, fake: gan.generate(&g, real, mix(0)), mix: between };
     let verdict = judge(&gan.discriminator, &d, gan.loss, gan.penalty, round);
-    assert_eq!(adapted.d_loss, verdict.loss.value().item());
+    assert_eq!(adapted.d_loss, verdict.total().value().item());
     let none = |g: &Var<'_>| g.value().f32s().iter().all(|&v| v == 0.0);
-    assert!(grad(verdict.loss, &g).iter().all(none), "generated images are detached");
+    assert!(grad(verdict.total(), &g).iter().all(none), "generated images are detached");
 
     let moved = adapted.players.discriminator.bind(&tape);
     let [loss, reconstruction] = gan.generator_loss(&g, &moved, real, mix(1));

@@ -31,15 +31,6 @@ pub enum Penalty {
 }
 
 impl Penalty {
-    /// The same with `factor` times the weight.
-    pub fn scaled(self, factor: f64) -> Penalty {
-        match self {
-            Penalty::None => Penalty::None,
-            Penalty::Gradient { weight } => Penalty::Gradient { weight: weight * factor },
-            Penalty::R1 { weight } => Penalty::R1 { weight: weight * factor },
-        }
-    }
-
     /// The term, of shape `[]`, or None when there is none. `real`, `fake` `[N, ..]`; `mix` `[N]` uniform in [0, 1).
     ///
     /// No gradient flows into `fake`. The discriminator must treat each image alone: with batch norm the slope of

@@ -6,7 +6,7 @@
 //! Glorot-uniform weights, no bias. Cross-entropy on logits, Adam at 2e-4 with decays 0.5 and 0.999, batches of 32.
 
 use metaforge_data::Range;
-use metaforge_nn::{Conv2d, Flatten, Init, LeakyRelu, Linear, Model, Relu, Reshape, Sequential, Sigmoid};
+use metaforge_nn::{Conv2d, Flatten, Init, LeakyRelu, Linear, Model, Relu, Reshape, Schedule, Sequential, Sigmoid};
 
 use crate::{Gan, Loss, Penalty, Rule, TrainerConfig};
 
@@ -61,6 +61,7 @@ pub fn seed_config(seed: u64) -> TrainerConfig {
         batch: 32,
         discriminator_steps: 1,
         penalty_every: 1,
+        penalty_scale: Schedule::Constant(1.0),
         generator: rule(),
         discriminator: rule(),
         average: Some(0.999),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use metaforge_autodiff::{Aval, DType, Key, Par, Program, Tensor, Workspace};
 use metaforge_data::{BatchSampler, ImageSet, Range};
-use metaforge_nn::Params;
+use metaforge_nn::{Params, Schedule};
 
-use crate::{Error, Gan, Penalty, Rule, state};
+use crate::{Error, Gan, Penalty, Rule, Verdict, state};
 
 /// How a game is trained.
 #[derive(Clone, Debug)]
@@ -17,6 +17,9 @@ pub struct TrainerConfig {
     pub discriminator_steps: usize,
     /// The penalty is taken in one of so many moves of the discriminator, with so many times its weight; 1 for every move.
     pub penalty_every: u64,
+    /// What the weight of the penalty is multiplied by, by step. As the generator draws better, less of it is needed
+    /// (Huang et al. 2024 let it fall to a tenth).
+    pub penalty_scale: Schedule,
     /// How the generator moves.
     pub generator: Rule,
     /// How the discriminator moves.
@@ -155,7 +158,7 @@ impl GanTrainer {
         let mut inputs = discriminator.avals();
         let (of_d, of_g) = (inputs.len(), generator.params.len());
         inputs.extend(generator.params.avals());
-        inputs.extend([seen.aval(), floats(noise), floats(mix), floats(rate)]);
+        inputs.extend([seen.aval(), floats(noise), floats(mix), floats(rate), floats(rate)]);
         let of_params = discriminator.params.len();
         let move_with = |penalty: Penalty| {
             let gan = Gan { penalty, ..gan.clone() };
@@ -164,11 +167,12 @@ impl GanTrainer {
                 let (d, state) = own.split_at(of_params);
                 let (g, data) = rest.split_at(of_g);
                 let verdict = gan.discriminator_loss(g, d, data[0], data[1], data[2]);
-                let (d, state) = config.discriminator.descend(verdict.loss, d, state, data[3]);
-                [d, state, vec![verdict.loss, verdict.real, verdict.fake]].concat()
+                let verdict = Verdict { penalty: verdict.penalty.map(|penalty| penalty * data[4]), ..verdict };
+                let (d, state) = config.discriminator.descend(verdict.total(), d, state, data[3]);
+                [d, state, vec![verdict.total(), verdict.real, verdict.fake]].concat()
             }))
         };
-        let discriminator_move = move_with(gan.penalty.scaled(config.penalty_every as f64));
+        let discriminator_move = move_with(gan.penalty);
         let lazy = config.penalty_every > 1 && gan.penalty != Penalty::None;
         let plain_move = lazy.then(|| move_with(Penalty::None));
 
@@ -227,6 +231,7 @@ impl GanTrainer {
 
         let mut discriminator = self.discriminator.clone();
         let rate = scalar(self.config.discriminator.rate.at(step));
+        let scale = scalar(self.config.penalty_scale.at(step) * self.config.penalty_every as f64);
         let mut verdict = [0.0; 3];
         for i in 0..moves {
             let number = step * moves + i;
@@ -235,7 +240,7 @@ impl GanTrainer {
             let mix = key.fold(i).fold(1).uniform([shape[0]], 0.0, 1.0);
             let mut inputs: Vec<&Tensor> = discriminator.tensors().collect();
             inputs.extend(self.generator.params.tensors());
-            inputs.extend([&real, &noise, &mix, &rate]);
+            inputs.extend([&real, &noise, &mix, &rate, &scale]);
             let by = match &mut self.plain_move {
                 Some(plain) if !number.is_multiple_of(self.config.penalty_every) => plain,
                 _ => &mut self.discriminator_move,

@@ -8,7 +8,7 @@ use metaforge_data::ImageSet;
 use metaforge_gan::classifier::images_of;
 use metaforge_gan::metrics::{fcd, kcd};
 use metaforge_gan::{self as gan, Classifier, ClassifierConfig, Gan, GanTrainer, Penalty, Rule, TrainerConfig, seed};
-use metaforge_nn::{Adam, Params, Sgd};
+use metaforge_nn::{Adam, Params, Schedule, Sgd};
 
 use super::schedule;
 use crate::error::Result;
@@ -41,6 +41,7 @@ pub(super) fn build(recipe: &recipe::SeedGan, seed: u64, data: Option<&Path>) ->
         batch: recipe.game.batch,
         discriminator_steps: recipe.game.discriminator_steps,
         penalty_every: recipe.game.penalty_every,
+        penalty_scale: scale(&recipe.game),
         generator: rule(&recipe.generator),
         discriminator: rule(&recipe.discriminator),
         average: (recipe.game.average > 0.0).then_some(recipe.game.average),
@@ -57,6 +58,14 @@ fn penalty(table: &recipe::Game) -> Penalty {
         (weight, _) if weight > 0.0 => Penalty::R1 { weight },
         (_, weight) if weight > 0.0 => Penalty::Gradient { weight },
         _ => Penalty::None,
+    }
+}
+
+/// What part of the penalty is left, by step.
+fn scale(table: &recipe::Game) -> Schedule {
+    match table.penalty_halve_every {
+        0 => Schedule::Constant(1.0),
+        every => Schedule::Exponential { rate: 1.0, factor: 0.5f64.powf(1.0 / every as f64) },
     }
 }
 
@@ -179,5 +188,14 @@ mod tests {
         assert_eq!(chosen(0.0, 0.0), Penalty::None);
         assert_eq!(chosen(2.0, 0.0), Penalty::R1 { weight: 2.0 });
         assert_eq!(chosen(0.0, 10.0), Penalty::Gradient { weight: 10.0 });
+    }
+
+    #[test]
+    fn the_penalty_falls_by_half_in_the_recipes_steps() {
+        let mut draft = Draft::open("digits-seed-gan").unwrap();
+        draft.set("game.penalty_halve_every=500").unwrap();
+        let Kind::SeedGan(tables) = draft.finish().unwrap().kind else { panic!("a recipe of this kind") };
+        let left = [0, 250, 500, 1500].map(|step| scale(&tables.game).at(step));
+        assert!(left.iter().zip([1.0, 0.5f64.sqrt(), 0.5, 0.125]).all(|(a, b)| (a - b).abs() < 1e-12), "{left:?}");
     }
 }

@@ -371,6 +371,8 @@ pub struct Game {
     pub gradient_penalty: f64,
     /// The penalty is taken in one of so many steps of the discriminator, with so many times its weight; 1 for every step.
     pub penalty_every: u64,
+    /// The weight of the penalty falls gradually, by half in so many steps; 0 for not at all.
+    pub penalty_halve_every: u64,
     /// Steps of the discriminator before one of the generator.
     pub discriminator_steps: usize,
     /// Decay of the moving average of the generator that draws the samples; 0 for none.
