@@ -3,6 +3,7 @@
 
 mod carried;
 mod kinds;
+mod tables;
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +13,7 @@ use toml::{Table, Value};
 
 pub use carried::carried;
 pub use kinds::*;
+pub use tables::*;
 
 use crate::error::{Error, Result};
 use crate::train::Schedule;
