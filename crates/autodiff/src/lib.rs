@@ -32,7 +32,7 @@ pub use grad::{grad, grad_detached, hvp, jvp, vjp};
 pub use metaforge_kernels::Par;
 pub use ops::{concat, stack};
 pub use prim::{Binary, Conv, Custom, CustomPrim, Prim, Unary, Window};
-pub use program::{Program, Workspace};
+pub use program::{Pool, Program, Workspace};
 pub use random::Key;
 pub use shape::shape;
 pub use tape::{Tape, Var};

@@ -15,7 +15,10 @@ pub enum Error {
     /// A setting or a support set makes no sense.
     #[error("{0}")]
     Setting(String),
-    /// A checkpoint is of another model, or a part of the game failed.
+    /// A checkpoint is of another model.
+    #[error("the checkpoint does not fit: {0}")]
+    Checkpoint(#[from] metaforge_nn::Mismatch),
+    /// A part of the game failed.
     #[error(transparent)]
     Gan(#[from] metaforge_gan::Error),
     /// The data fails.

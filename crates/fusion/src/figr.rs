@@ -9,9 +9,7 @@
 //! - A penalty on the discriminator's slope is on that of one image over all its pixels (there: of one pixel).
 //! - The state of the inner optimisers starts anew with every class.
 
-use std::sync::{Mutex, PoisonError};
-
-use metaforge_autodiff::{Aval, DType, Key, Par, Program, Tensor, Var, Workspace, concat};
+use metaforge_autodiff::{Aval, DType, Key, Par, Pool, Program, Tensor, Var, concat};
 use metaforge_gan::{Loss, Penalty, Round, Rule, judge};
 use metaforge_nn::losses::bce_with_logits;
 use metaforge_nn::{Model, Params};
@@ -123,9 +121,9 @@ pub fn mixtures(key: Key, n: usize, k: usize) -> Tensor {
 pub struct InnerGame {
     gan: FewShotGan,
     config: InnerConfig,
-    round: Shared,
+    round: Pool,
     /// Parameters and support to images, in chunks.
-    sampler: Shared,
+    sampler: Pool,
     start: [Params; 2],
 }
 
@@ -177,16 +175,16 @@ impl InnerGame {
             let fake = gan.generate(g, support, mix_d);
             let round = Round { real: support, fake, mix: between };
             let verdict = judge(&gan.discriminator, d, gan.loss, gan.penalty, round);
-            let (d, d_state) = config.discriminator.descend(verdict.loss, d, d_state, d_rate);
+            let (d, d_state) = config.discriminator.descend(verdict.total(), d, d_state, d_rate);
             let [loss, reconstruction] = gan.generator_loss(g, &d, support, mix_g);
             let (g, g_state) = config.generator.descend(loss, g, g_state, g_rate);
-            [g, g_state, d, d_state, vec![verdict.loss, loss, reconstruction]].concat()
+            [g, g_state, d, d_state, vec![verdict.total(), loss, reconstruction]].concat()
         });
         let mut inputs = generator;
         inputs.extend([support, floats(&[CHUNK, shots])]);
         let sampler =
             Program::trace(&inputs, |_, v| vec![gan.generate(&v[..v.len() - 2], v[v.len() - 2], v[v.len() - 1])]);
-        Ok(InnerGame { gan, config, round: Shared::new(round), sampler: Shared::new(sampler), start })
+        Ok(InnerGame { gan, config, round: Pool::new(round), sampler: Pool::new(sampler), start })
     }
 
     /// The players' networks and losses.
@@ -262,27 +260,6 @@ impl InnerGame {
             });
         }
         Tensor::new(shape.with(0, n), images)
-    }
-}
-
-/// A program with memory to run in for as many threads as run it.
-struct Shared {
-    program: Program,
-    free: Mutex<Vec<Workspace>>,
-}
-
-impl Shared {
-    fn new(program: Program) -> Shared {
-        Shared { program, free: Mutex::default() }
-    }
-
-    fn with<R>(&self, f: impl FnOnce(&Program, &mut Workspace) -> R) -> R {
-        let free = || self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let lent = free().pop();
-        let mut workspace = lent.unwrap_or_else(|| self.program.workspace());
-        let result = f(&self.program, &mut workspace);
-        free().push(workspace);
-        result
     }
 }
 

@@ -110,11 +110,17 @@ impl FewShotTrainer {
             part.update_from(&self.update, &self.workspace, at);
             at += part.len();
         }
-        if !distance.is_finite() || !players.is_finite() {
-            return Err(Error::Diverged { step: step + 1, what: "the mean of the players".into() });
+        let mut optimizer = self.optimizer.clone();
+        optimizer.update_from(&self.update, &self.workspace, at);
+        let finite = [
+            ("the mean of the players", distance.is_finite()),
+            ("a parameter after the outer step", players.is_finite()),
+            ("a mean of the outer optimiser's gradients", optimizer.is_finite()),
+        ];
+        if let Some((what, _)) = finite.into_iter().find(|(_, finite)| !finite) {
+            return Err(Error::Diverged { step: step + 1, what: what.into() });
         }
-        self.optimizer.update_from(&self.update, &self.workspace, at);
-        (self.players, self.step) = (players, step + 1);
+        (self.players, self.optimizer, self.step) = (players, optimizer, step + 1);
         let mean = |f: fn(&Adapted) -> f64| classes.iter().map(f).sum::<f64>() / n as f64;
         let [d_loss, g_loss] = [mean(|c| c.d_loss), mean(|c| c.g_loss)];
         Ok(FewShotReport { step: step + 1, d_loss, g_loss, reconstruction: mean(|c| c.reconstruction), distance })
@@ -182,8 +188,8 @@ impl FewShotTrainer {
     /// # Errors
     /// If a tensor is missing or of another shape. Nothing is changed then.
     pub fn restore(&mut self, saved: &Params) -> Result<(), Error> {
-        let optimizer = state::take(saved, "training.optimizer", &self.optimizer)?;
-        let step = state::take(saved, "training", &state::count(0))?.tensors()[0].item() as u64;
+        let optimizer = saved.part("training.optimizer", &self.optimizer)?;
+        let step = saved.part("training", &state::count(0))?.tensors()[0].item() as u64;
         self.restore_weights(saved)?;
         (self.optimizer, self.step) = (optimizer, step);
         Ok(())
@@ -194,8 +200,8 @@ impl FewShotTrainer {
     /// # Errors
     /// Like [`FewShotTrainer::restore`].
     pub fn restore_weights(&mut self, saved: &Params) -> Result<(), Error> {
-        let generator = state::take(saved, "generator", &self.players.generator)?;
-        let discriminator = state::take(saved, "discriminator", &self.players.discriminator)?;
+        let generator = saved.part("generator", &self.players.generator)?;
+        let discriminator = saved.part("discriminator", &self.players.discriminator)?;
         self.players = Players { generator, discriminator };
         Ok(())
     }

@@ -1,15 +1,19 @@
 //! Reptile over both players: its direction, resuming, threads.
 
 use super::*;
-use crate::figr::tests::game;
+use crate::figr::tests::{config, game};
+use crate::{InnerConfig, fewshot_gan};
 use metaforge_data::{EpisodeConfig, EpisodeSampler, Glyphs, Rotations, Split};
 use metaforge_nn::Sgd;
 
 fn trainer(meta_batch: usize, outer: Rule, inner_rate: f64) -> FewShotTrainer {
-    let shape = EpisodeConfig { ways: 1, shots: 3, queries: 1, rotations: Rotations::None };
+    playing(game(inner_rate), FewShotConfig { inner_steps: 2, meta_batch, outer, seed: 2 })
+}
+
+fn playing(game: InnerGame, config: FewShotConfig) -> FewShotTrainer {
+    let shape = EpisodeConfig { ways: 1, shots: game.config().shots, queries: 1, rotations: Rotations::None };
     let tasks = EpisodeSampler::new(Arc::new(Glyphs::new(1, Split::Train)), shape, 4).unwrap();
-    let config = FewShotConfig { inner_steps: 2, meta_batch, outer, seed: 2 };
-    FewShotTrainer::new(game(inner_rate), Arc::new(tasks), config).unwrap()
+    FewShotTrainer::new(game, Arc::new(tasks), config).unwrap()
 }
 
 fn ends(trainer: &FewShotTrainer, tasks: u64) -> Vec<Players> {
@@ -61,6 +65,39 @@ fn the_number_of_threads_does_not_matter() {
         })
     };
     assert_eq!(run(1), run(2));
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter_where_kernels_split() {
+    // Classes are played side by side, each on one thread; what splits within a kernel is the outer step, over the parameters.
+    // With 32 channels the largest tensors have 200,000 numbers, 800 KB: an elementwise kernel wants a thread to have 256 KB.
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let game = InnerGame::new(fewshot_gan(64, 32), config(1e-3)).unwrap();
+            let largest = game.gan().init(Key::new(0)).tensors().map(Tensor::len).max();
+            assert!(largest.unwrap() * 4 > 3 * (256 << 10), "the test is too small: {largest:?}");
+            let outer = Rule::adam(1e-2, 0.5, 0.99);
+            let mut trainer = playing(game, FewShotConfig { inner_steps: 1, meta_batch: 2, outer, seed: 2 });
+            let reports = [trainer.step().unwrap(), trainer.step().unwrap()];
+            (reports, trainer.state())
+        })
+    };
+    assert_eq!(run(1), run(2));
+}
+
+#[test]
+fn an_outer_optimiser_that_overflows_costs_nothing() {
+    // One inner step of 1e21 leaves a generator that is finite, as is its distance; the square is not, but the outer step by
+    // it would be 0.
+    let wild = InnerConfig { generator: Rule::adam(1e21, 0.0, 0.999), ..config(1e-2) };
+    let game = InnerGame::new(fewshot_gan(6, 4), wild).unwrap();
+    let outer = Rule::adam(1e-2, 0.5, 0.99);
+    let mut trainer = playing(game, FewShotConfig { inner_steps: 1, meta_batch: 2, outer, seed: 2 });
+    let before = trainer.state();
+    let error = trainer.step().unwrap_err();
+    assert!(error.to_string().contains("outer optimiser"), "{error}");
+    assert_eq!(trainer.state(), before);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use metaforge_nn::{
     Sequential,
 };
 
+use crate::Error;
 use crate::metrics::{Features, Readings};
-use crate::{Error, state};
 
 /// Numbers of an image in the layer before the output.
 pub const FEATURES: usize = 84;
@@ -188,9 +188,9 @@ impl Classifier {
     /// # Errors
     /// If a tensor is missing or of another shape. Nothing is changed then.
     pub fn restore(&mut self, saved: &Params) -> Result<(), Error> {
-        let trunk = state::take(saved, "trunk", &self.trunk_params)?;
-        let head = state::take(saved, "head", &self.head_params)?;
-        self.running = state::take(saved, "running", &self.running)?;
+        let trunk = saved.part("trunk", &self.trunk_params)?;
+        let head = saved.part("head", &self.head_params)?;
+        self.running = saved.part("running", &self.running)?;
         (self.trunk_params, self.head_params) = (trunk, head);
         Ok(())
     }

@@ -17,7 +17,7 @@ pub enum Error {
     Setting(String),
     /// A checkpoint is of another model.
     #[error("the checkpoint does not fit: {0}")]
-    Checkpoint(String),
+    Checkpoint(#[from] metaforge_nn::Mismatch),
     /// The data fails.
     #[error(transparent)]
     Data(#[from] metaforge_data::Error),

@@ -45,31 +45,37 @@ pub struct Round<'t> {
 /// How a round went for the discriminator; all of shape `[]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Verdict<'t> {
-    /// What it minimises.
+    /// The loss alone.
     pub loss: Var<'t>,
+    /// The penalty, if there is one.
+    pub penalty: Option<Var<'t>>,
     /// Mean verdict on real images: the probability of being real, or the score where the loss knows no probability.
     pub real: Var<'t>,
     /// Mean verdict on generated images.
     pub fake: Var<'t>,
 }
 
-/// What a discriminator with parameters `d` minimises in a round.
+impl<'t> Verdict<'t> {
+    /// What the discriminator minimises: the loss and the penalty.
+    pub fn total(&self) -> Var<'t> {
+        self.penalty.map_or(self.loss, |penalty| self.loss + penalty)
+    }
+}
+
+/// How a discriminator with parameters `d` sees a round.
 pub fn judge<'t>(discriminator: &Model, d: &[Var<'t>], loss: Loss, penalty: Penalty, round: Round<'t>) -> Verdict<'t> {
     let (real, fake) = (round.real, round.fake.stop_gradient());
     let (on_real, on_fake) = (discriminator.forward(d, real), discriminator.forward(d, fake));
-    let mut total = loss.discriminator(on_real, on_fake);
-    if let Some(term) = penalty.term(|x| discriminator.forward(d, x), real, fake, round.mix) {
-        total = total + term;
-    }
+    let penalty = penalty.term(|x| discriminator.forward(d, x), real, fake, round.mix);
     let shown = |scores: Var<'t>| match loss {
         Loss::NonSaturating | Loss::Minimax => scores.sigmoid().mean(),
         Loss::Wasserstein => scores.mean(),
     };
-    Verdict { loss: total, real: shown(on_real), fake: shown(on_fake) }
+    Verdict { loss: loss.discriminator(on_real, on_fake), penalty, real: shown(on_real), fake: shown(on_fake) }
 }
 
 impl Gan {
-    /// What the discriminator `d` minimises against the generator `g`, to which no gradient flows.
+    /// How the discriminator `d` sees a round against the generator `g`, to which no gradient flows.
     pub fn discriminator_loss<'t>(
         &self,
         g: &[Var<'t>],

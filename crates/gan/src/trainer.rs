@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use metaforge_autodiff::{Aval, DType, Key, Par, Program, Tensor, Workspace};
 use metaforge_data::{BatchSampler, ImageSet, Range};
-use metaforge_nn::Params;
+use metaforge_nn::{Params, Schedule};
 
-use crate::{Error, Gan, Rule, state};
+use crate::{Error, Gan, Penalty, Rule, Verdict, state};
 
 /// How a game is trained.
 #[derive(Clone, Debug)]
@@ -16,6 +16,11 @@ pub struct TrainerConfig {
     pub batch: usize,
     /// Moves of the discriminator before one of the generator.
     pub discriminator_steps: usize,
+    /// The penalty is taken in one of so many moves of the discriminator, with so many times its weight; 1 for every move.
+    pub penalty_every: u64,
+    /// What the weight of the penalty is multiplied by, by step. As the generator draws better, less of it is needed
+    /// (Huang et al. 2024 let it fall to a tenth).
+    pub penalty_scale: Schedule,
     /// How the generator moves.
     pub generator: Rule,
     /// How the discriminator moves.
@@ -32,7 +37,7 @@ pub struct TrainerConfig {
 pub struct Report {
     /// The step, counted from 1.
     pub step: u64,
-    /// The discriminator's loss in its last move, with the penalty.
+    /// The discriminator's loss in its last move, with the penalty if that move took it.
     pub d_loss: f64,
     /// The generator's loss.
     pub g_loss: f64,
@@ -106,6 +111,8 @@ pub struct GanTrainer {
     average: Option<Params>,
     step: u64,
     discriminator_move: Move,
+    /// Without the penalty; None if every move takes it.
+    plain_move: Option<Move>,
     generator_move: Move,
     sampler: Program,
 }
@@ -137,6 +144,9 @@ impl GanTrainer {
                 "a batch has at least one image, and the discriminator at least one move".into(),
             ));
         }
+        if config.penalty_every == 0 {
+            return Err(Error::Setting("the penalty is taken in one of at least 1 move".into()));
+        }
         if config.average.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
             return Err(Error::Setting("the decay of an average is at least 0 and below 1".into()));
         }
@@ -156,16 +166,23 @@ impl GanTrainer {
         let mut inputs = discriminator.avals();
         let (of_d, of_g) = (inputs.len(), generator.params.len());
         inputs.extend(generator.params.avals());
-        inputs.extend([seen.aval(), floats(noise), floats(mix), floats(rate)]);
+        inputs.extend([seen.aval(), floats(noise), floats(mix), floats(rate), floats(rate)]);
         let of_params = discriminator.params.len();
-        let discriminator_move = Program::trace(&inputs, |_, v| {
-            let (own, rest) = v.split_at(of_d);
-            let (d, state) = own.split_at(of_params);
-            let (g, data) = rest.split_at(of_g);
-            let verdict = gan.discriminator_loss(g, d, data[0], data[1], data[2]);
-            let (d, state) = config.discriminator.descend(verdict.loss, d, state, data[3]);
-            [d, state, vec![verdict.loss, verdict.real, verdict.fake]].concat()
-        });
+        let move_with = |penalty: Penalty| {
+            let gan = Gan { penalty, ..gan.clone() };
+            Move::new(Program::trace(&inputs, |_, v| {
+                let (own, rest) = v.split_at(of_d);
+                let (d, state) = own.split_at(of_params);
+                let (g, data) = rest.split_at(of_g);
+                let verdict = gan.discriminator_loss(g, d, data[0], data[1], data[2]);
+                let verdict = Verdict { penalty: verdict.penalty.map(|penalty| penalty * data[4]), ..verdict };
+                let (d, state) = config.discriminator.descend(verdict.total(), d, state, data[3]);
+                [d, state, vec![verdict.total(), verdict.real, verdict.fake]].concat()
+            }))
+        };
+        let discriminator_move = move_with(gan.penalty);
+        let lazy = config.penalty_every > 1 && gan.penalty != Penalty::None;
+        let plain_move = lazy.then(|| move_with(Penalty::None));
 
         let mut inputs = generator.avals();
         let of_own = inputs.len();
@@ -203,7 +220,8 @@ impl GanTrainer {
             discriminator,
             average,
             step: 0,
-            discriminator_move: Move::new(discriminator_move),
+            discriminator_move,
+            plain_move,
             generator_move: Move::new(generator_move),
             sampler,
         })
@@ -221,18 +239,26 @@ impl GanTrainer {
 
         let mut discriminator = self.discriminator.clone();
         let rate = scalar(self.config.discriminator.rate.at(step));
+        let scale = scalar(self.config.penalty_scale.at(step) * self.config.penalty_every as f64);
+        let mut verdict = [0.0; 3];
         for i in 0..moves {
-            let real = (self.reals)(step * moves + i);
+            let number = step * moves + i;
+            let real = (self.reals)(number);
             let noise = key.fold(i).fold(0).normal(shape, 0.0, 1.0);
             let mix = key.fold(i).fold(1).uniform([shape[0]], 0.0, 1.0);
             let mut inputs: Vec<&Tensor> = discriminator.tensors().collect();
             inputs.extend(self.generator.params.tensors());
-            inputs.extend([&real, &noise, &mix, &rate]);
-            self.discriminator_move.run(&inputs);
-            discriminator.update(&self.discriminator_move);
+            inputs.extend([&real, &noise, &mix, &rate, &scale]);
+            let by = match &mut self.plain_move {
+                Some(plain) if !number.is_multiple_of(self.config.penalty_every) => plain,
+                _ => &mut self.discriminator_move,
+            };
+            by.run(&inputs);
+            discriminator.update(by);
+            let first = discriminator.params.len() + discriminator.optimizer.len();
+            verdict = [0, 1, 2].map(|i| by.number(first + i));
         }
-        let first = discriminator.params.len() + discriminator.optimizer.len();
-        let [d_loss, d_real, d_fake] = [0, 1, 2].map(|i| self.discriminator_move.number(first + i));
+        let [d_loss, d_real, d_fake] = verdict;
 
         let mut generator = self.generator.clone();
         let noise = key.fold(moves).normal(shape, 0.0, 1.0);
@@ -344,13 +370,13 @@ impl GanTrainer {
     /// If a tensor is missing or of another shape: the state is of another model. Nothing is changed then.
     pub fn restore(&mut self, saved: &Params) -> Result<(), Error> {
         let player = |name: &str, own: &Player| -> Result<Player, Error> {
-            let optimizer = state::take(saved, &format!("training.{name}"), &own.optimizer)?;
-            Ok(Player { params: state::take(saved, name, &own.params)?, optimizer })
+            let optimizer = saved.part(&format!("training.{name}"), &own.optimizer)?;
+            Ok(Player { params: saved.part(name, &own.params)?, optimizer })
         };
         let (generator, discriminator) =
             (player("generator", &self.generator)?, player("discriminator", &self.discriminator)?);
-        let average = self.average.as_ref().map(|own| state::take(saved, "average", own)).transpose()?;
-        self.step = state::take(saved, "training", &state::count(0))?.tensors()[0].item() as u64;
+        let average = self.average.as_ref().map(|own| saved.part("average", own)).transpose()?;
+        self.step = saved.part("training", &state::count(0))?.tensors()[0].item() as u64;
         (self.generator, self.discriminator, self.average) = (generator, discriminator, average);
         Ok(())
     }
@@ -360,8 +386,8 @@ impl GanTrainer {
     /// # Errors
     /// Like [`GanTrainer::restore`].
     pub fn restore_weights(&mut self, saved: &Params) -> Result<(), Error> {
-        let params = state::take(saved, "generator", &self.generator.params)?;
-        let average = self.average.as_ref().map(|own| state::take(saved, "average", own)).transpose()?;
+        let params = saved.part("generator", &self.generator.params)?;
+        let average = self.average.as_ref().map(|own| saved.part("average", own)).transpose()?;
         (self.generator.params, self.average) = (params, average);
         Ok(())
     }

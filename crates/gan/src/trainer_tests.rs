@@ -21,6 +21,8 @@ fn config(rate: f64) -> TrainerConfig {
     TrainerConfig {
         batch: 16,
         discriminator_steps: 1,
+        penalty_every: 1,
+        penalty_scale: Schedule::Constant(1.0),
         generator: Rule::adam(rate, 0.5, 0.999),
         discriminator: Rule::adam(rate, 0.5, 0.999),
         average: Some(0.99),
@@ -55,8 +57,8 @@ fn a_step_moves_each_player_by_its_own_loss_only() {
     let mix = tape.constant(&key.fold(0).fold(1).uniform([16], 0.0, 1.0));
     let verdict = gan.discriminator_loss(&gv, &dv, real, normal(key.fold(0).fold(0)), mix);
     // The generated images are detached.
-    assert!(grad(verdict.loss, &gv).iter().all(|g| g.value().f32s().iter().all(|&x| x == 0.0)));
-    assert_eq!(report.d_loss, verdict.loss.value().item());
+    assert!(grad(verdict.total(), &gv).iter().all(|g| g.value().f32s().iter().all(|&x| x == 0.0)));
+    assert_eq!(report.d_loss, verdict.total().value().item());
 
     let bind = |p: &Params| -> Vec<Var<'_>> { p.tensors().iter().map(|t| tape.var(t)).collect() };
     let moved = bind(&trainer.discriminator.params);
@@ -79,9 +81,46 @@ fn the_generators_move_computes_no_gradient_of_the_discriminators_weights() {
 }
 
 #[test]
+fn a_lazy_penalty_is_taken_in_one_move_of_so_many_with_so_many_times_its_weight() {
+    // The players as they are before each step, judged on an eager tape by the loss that its last move should have had.
+    let gan = plane(Loss::NonSaturating, Penalty::R1 { weight: 2.0 });
+    let falling = Schedule::Step { rate: 1.0, every: 2, factor: 0.5 };
+    let mut trainer = on_ring(gan.clone(), TrainerConfig { penalty_every: 3, penalty_scale: falling, ..config(1e-2) });
+    for step in 0..7 {
+        // 3 times 2, halved once by step 3 and three times by step 6.
+        let penalty = match step {
+            0 => Penalty::R1 { weight: 6.0 },
+            3 => Penalty::R1 { weight: 3.0 },
+            6 => Penalty::R1 { weight: 0.75 },
+            _ => Penalty::None,
+        };
+        let (g, d) = (trainer.generator.params.clone(), trainer.discriminator.params.clone());
+        let key = trainer.key.fold(step);
+        let tape = Tape::eager();
+        let real = tape.constant(&Mixture::ring_unrolled().sample(Key::new(3).fold(step), 16));
+        let noise = tape.constant(&key.fold(0).fold(0).normal([16, 4], 0.0, 1.0));
+        let mix = tape.constant(&key.fold(0).fold(1).uniform([16], 0.0, 1.0));
+        let gan = Gan { penalty, ..gan.clone() };
+        let want = gan.discriminator_loss(&g.bind(&tape), &d.bind(&tape), real, noise, mix).total().value().item();
+        assert_eq!(trainer.step().unwrap().d_loss, want, "step {step}");
+    }
+}
+
+#[test]
+fn a_penalty_that_is_none_or_always_there_needs_one_program() {
+    let lazy = |penalty, penalty_every| {
+        let config = TrainerConfig { penalty_every, ..config(1e-2) };
+        on_ring(plane(Loss::NonSaturating, penalty), config).plain_move.is_some()
+    };
+    assert!(lazy(Penalty::R1 { weight: 1.0 }, 16));
+    assert!(!lazy(Penalty::R1 { weight: 1.0 }, 1) && !lazy(Penalty::None, 16));
+}
+
+#[test]
 fn training_goes_on_to_the_same_bits_from_a_saved_state() {
+    // Stopped in the middle of a round of the lazy penalty.
     let gan = || plane(Loss::Wasserstein, Penalty::Gradient { weight: 1.0 });
-    let settings = || TrainerConfig { discriminator_steps: 2, ..config(1e-3) };
+    let settings = || TrainerConfig { discriminator_steps: 2, penalty_every: 4, ..config(1e-3) };
     let mut straight = on_ring(gan(), settings());
     let mut saved = Params::new();
     for step in 0..6 {

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use metaforge_autodiff::{Key, Program, Tensor};
+use metaforge_autodiff::{Key, Pool, Program, Tensor};
 use metaforge_nn::Params;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::workers::{Workers, par};
+use crate::trainer::par;
 use crate::{EpisodeLearner, Error, Statistics, TaskShape, TaskVars, Tasks};
 
 /// A mean over tasks and half the width of its 95 % confidence interval.
@@ -59,7 +59,7 @@ impl Evaluation {
 
 /// A learner compiled for evaluation on tasks of one shape; to be used again as training goes on.
 pub struct Evaluator {
-    workers: Workers,
+    pool: Pool,
     shape: TaskShape,
     statistics: Statistics,
 }
@@ -74,12 +74,12 @@ impl Evaluator {
             let (state, task) = rest.split_at(state.len());
             learner.judge(meta, state, &TaskVars::from_inputs(task, shape.ways), statistics).concat()
         });
-        Evaluator { workers: Workers::new(program), shape, statistics }
+        Evaluator { pool: Pool::new(program), shape, statistics }
     }
 
     /// The program of one task: its outputs are the loss and the metric after each number of steps.
     pub fn program(&self) -> &Program {
-        &self.workers.program
+        self.pool.program()
     }
 
     /// Plays the tasks `numbers` of a source, in parallel; the same bits for any number of threads.
@@ -112,7 +112,8 @@ impl Evaluator {
                 let key = Key::new(number).tensor();
                 let inputs: Vec<&Tensor> =
                     params.tensors().iter().chain(state.tensors()).chain(task.tensors()).chain([&key]).collect();
-                let result: Vec<f64> = self.workers.run(&inputs, par, |program, workspace| {
+                let result: Vec<f64> = self.pool.with(|program, workspace| {
+                    program.run(workspace, &inputs, par);
                     (0..program.outputs().len()).map(|i| program.output(workspace, i).item()).collect()
                 });
                 match result.iter().position(|v| !v.is_finite()) {

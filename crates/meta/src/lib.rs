@@ -31,7 +31,6 @@ mod proto;
 mod task;
 mod trainer;
 mod update;
-mod workers;
 
 pub use error::Error;
 pub use evaluate::{Evaluation, Evaluator, Interval, Score, evaluate};

@@ -2,7 +2,7 @@
 //! gradient steps on the support set lead to a small loss on the query set.
 
 use metaforge_autodiff::{Key, Var, grad, grad_detached};
-use metaforge_nn::{Mode, Model, Params};
+use metaforge_nn::{Mode, Model, Params, StateSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::{EpisodeLearner, Objective, Played, Statistics, TaskVars};
@@ -88,14 +88,9 @@ impl Maml {
     /// The statistics of the support set, as a state of the model.
     fn support_statistics<'t>(&self, weights: &[Var<'t>], task: &TaskVars<'t>) -> Vec<Var<'t>> {
         let x = task.support_x;
-        // A pass moves a running statistic r by a share m of the way to the batch's b. From the places that it moves 0 and 1 to, m b
-        // and 1 - m + m b, follow m and b.
-        let moved = |from: f64| {
-            let state: Vec<_> =
-                self.model.state_specs().iter().map(|s| x.tape().full(s.start.shape(), from, x.dtype())).collect();
-            self.model.apply(weights, &state, x, Mode::Train, Some(task.key)).1
-        };
-        moved(0.0).into_iter().zip(moved(1.0)).map(|(zero, one)| zero / (zero - one + 1.0)).collect()
+        let place = |spec: &StateSpec| x.tape().zeros(spec.start.shape(), x.dtype());
+        let state: Vec<_> = self.model.state_specs().iter().map(place).collect();
+        self.model.apply(weights, &state, x, Mode::Measure, None).1
     }
 }
 

@@ -235,6 +235,27 @@ fn inductive_answers_use_the_statistics_of_the_support_set() {
 }
 
 #[test]
+fn the_statistics_of_the_support_set_are_exact_in_single_precision_however_large() {
+    // Means of 1e3 and variances of 1e6 and more: nothing may be recovered from a difference.
+    let model = Model::new(BatchNorm::plain(), [6, 4]);
+    let maml = Maml::new(model, Objective::CrossEntropy);
+    let tape = Tape::eager();
+    for scale in [1e-2f32, 1.0, 3e3, 1e6] {
+        let x = Key::new(8).normal([6, 4], scale, scale);
+        let labels = Tensor::from_u32([6], vec![0, 1, 2, 3, 0, 1]);
+        let task = on_tape(&tape, &[x.clone(), labels.clone(), x.clone(), labels], 4);
+        let [mean, variance] = maml.support_statistics(&[], &task)[..] else { panic!("a mean and a variance") };
+        for c in 0..4 {
+            let column: Vec<f64> = x.f32s()[c..].iter().step_by(4).map(|&v| v.into()).collect();
+            let middle = column.iter().sum::<f64>() / 6.0;
+            let spread = column.iter().map(|v| (v - middle).powi(2)).sum::<f64>() / 5.0;
+            let close = |found: Var<'_>, wanted: f64| (f64::from(found.value().f32s()[c]) / wanted - 1.0).abs() < 1e-2;
+            assert!(close(mean, middle) && close(variance, spread), "{scale}: {middle} {spread}");
+        }
+    }
+}
+
+#[test]
 fn renaming_the_classes_and_the_outputs_changes_nothing() {
     let maml = Maml { steps: 2, ..classifier() };
     let tape = Tape::eager();

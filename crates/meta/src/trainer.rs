@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metaforge_autodiff::{DType, Key, Par, Program, Tensor, Workspace};
+use metaforge_autodiff::{DType, Key, Par, Pool, Program, Tensor, Workspace};
 use metaforge_nn::{Optimizer, Params, Schedule};
 use rayon::prelude::*;
 
 use crate::update::Update;
-use crate::workers::{Workers, par};
 use crate::{EpisodeLearner, Error, Evaluation, Statistics, Task, TaskShape, TaskVars, Tasks, evaluate};
 
 /// How the mean gradient of a meta-batch is held in bounds.
@@ -65,7 +64,7 @@ pub struct MetaTrainer {
     state: Params,
     step: u64,
     shape: TaskShape,
-    workers: Workers,
+    pool: Pool,
     update: Update,
     results: Vec<TaskResult>,
     total: Vec<f32>,
@@ -106,7 +105,7 @@ impl MetaTrainer {
             return Err(Error::Setting(format!("training works in f32, but a parameter is {other}")));
         }
         let shape = tasks.task(0).shape();
-        let workers = Workers::new(task_program(learner.as_ref(), &params, &state, &shape));
+        let pool = Pool::new(task_program(learner.as_ref(), &params, &state, &shape));
         let update = Update::new(optimizer.as_ref(), &params.avals(), config.meta_batch, config.clip);
         let numbers = params.count() + state.count();
         let results = vec![TaskResult { numbers: vec![0.0; numbers], ..TaskResult::default() }; config.meta_batch];
@@ -119,7 +118,7 @@ impl MetaTrainer {
             state,
             step: 0,
             shape,
-            workers,
+            pool,
             update,
             results,
             total,
@@ -130,7 +129,8 @@ impl MetaTrainer {
     /// Plays the next meta-batch and takes one outer step; the tasks of the one after it are drawn meanwhile.
     ///
     /// # Errors
-    /// If a task has another shape than the first, or a loss or the gradient is not finite. Parameters and state are then as before.
+    /// If a task has another shape than the first, or a loss, the gradient, or a number of the new parameters, of the learner's state
+    /// or of the optimiser's is not finite. All of these are then as before.
     pub fn step(&mut self) -> Result<StepReport, Error> {
         let number = self.step + 1;
         let batch = self.config.meta_batch as u64;
@@ -152,13 +152,13 @@ impl MetaTrainer {
 
         let (sums, state) = self.add_up();
         let lr = self.config.schedule.at(self.step);
-        let grad_norm = self.update.step(&mut self.params, &sums, lr);
-        if !grad_norm.is_finite() {
-            return Err(Error::Diverged { step: number, what: "the norm of the gradient".into(), value: grad_norm });
+        let diverged = |what, value| Error::Diverged { step: number, what, value };
+        if let Some((name, value)) = state.not_finite() {
+            return Err(diverged(format!("a number of the learner's `{name}`"), value));
         }
-        for (i, tensor) in state.into_iter().enumerate() {
-            self.state.set(i, tensor);
-        }
+        let step = self.update.step(&mut self.params, &sums, lr);
+        let grad_norm = step.map_err(|(what, value)| diverged(what, value))?;
+        self.state = state;
         self.step = number;
         let mean = |f: fn(&TaskResult) -> f64| self.results.iter().map(f).sum::<f64>() / batch as f64;
         Ok(StepReport { step: number, loss: mean(|r| r.loss), metric: mean(|r| r.metric), grad_norm, lr })
@@ -176,7 +176,10 @@ impl MetaTrainer {
             }
             let key = self.key(number);
             let inputs = inputs(&self.params, &self.state, task, &key);
-            self.workers.run(&inputs, par, |program, workspace| result.read(program, workspace));
+            self.pool.with(|program, workspace| {
+                program.run(workspace, &inputs, par);
+                result.read(program, workspace);
+            });
             Ok(())
         })
     }
@@ -196,7 +199,7 @@ impl MetaTrainer {
     }
 
     /// Sums of the gradients, and the mean state, over the tasks in their order.
-    fn add_up(&mut self) -> (Vec<Tensor>, Vec<Tensor>) {
+    fn add_up(&mut self) -> (Vec<Tensor>, Params) {
         let results = &self.results;
         self.total.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, total)| {
             let part = chunk * CHUNK..chunk * CHUNK + total.len();
@@ -216,7 +219,7 @@ impl MetaTrainer {
         };
         let sums = self.params.tensors().iter().map(|p| take(p, 1.0)).collect();
         let state = self.state.tensors().iter().map(|s| take(s, tasks)).collect();
-        (sums, state)
+        (sums, self.state.with_tensors(state))
     }
 
     /// The learner.
@@ -242,16 +245,17 @@ impl MetaTrainer {
     /// The program of one task. Inputs: parameters, state, the four tensors of a task, a key `u32[2]`; outputs: loss, metric, a
     /// gradient for every parameter, the new state.
     pub fn program(&self) -> &Program {
-        &self.workers.program
+        self.pool.program()
     }
 
     /// Runs the program of task `number` once, on one thread, and tells what each instruction took: where the time goes.
     pub fn profile(&self, number: u64) -> Vec<(String, Duration)> {
         let (task, key) = (self.tasks.task(number), self.key(number));
         let inputs = inputs(&self.params, &self.state, &task, &key);
-        let mut workspace = self.workers.program.workspace();
-        self.workers.program.run(&mut workspace, &inputs, Par::Seq);
-        self.workers.program.run_timed(&mut workspace, &inputs, Par::Seq)
+        self.pool.with(|program, workspace| {
+            program.run(workspace, &inputs, Par::Seq);
+            program.run_timed(workspace, &inputs, Par::Seq)
+        })
     }
 
     /// Evaluates the present parameters on the first `count` tasks of a source, which may have another shape than those trained on.
@@ -276,9 +280,10 @@ impl MetaTrainer {
     /// # Errors
     /// If a tensor is missing, of another shape, or one too many. Nothing is changed then.
     pub fn restore(&mut self, saved: &Params) -> Result<(), Error> {
-        let params = matching(saved, "params", &self.params)?;
-        let state = matching(saved, "learner", &self.state)?;
-        let optimizer = matching(saved, "optimizer", &self.update.state)?;
+        let part = |prefix, like| saved.part(prefix, like).map_err(|e| Error::State(e.to_string()));
+        let params = part("params", &self.params)?;
+        let state = part("learner", &self.state)?;
+        let optimizer = part("optimizer", &self.update.state)?;
         let expected = params.len() + state.len() + optimizer.len() + 1;
         if saved.len() != expected {
             return Err(Error::State(format!("it has {} tensors, not {expected}", saved.len())));
@@ -325,18 +330,7 @@ fn draw(tasks: &dyn Tasks, first: u64, count: u64) -> Vec<Task> {
     (first..first + count).into_par_iter().map(|i| tasks.task(i)).collect()
 }
 
-/// The tensors of `saved` under `prefix`, in the order and shapes of `like`.
-fn matching(saved: &Params, prefix: &str, like: &Params) -> Result<Params, Error> {
-    let mut found = Params::new();
-    for (name, tensor) in like.names().zip(like.tensors()) {
-        let full = format!("{prefix}.{name}");
-        match saved.get(&full) {
-            None => return Err(Error::State(format!("there is no `{full}`"))),
-            Some(t) if t.aval() != tensor.aval() => {
-                return Err(Error::State(format!("`{full}` is {}, not {}", t.aval(), tensor.aval())));
-            }
-            Some(t) => found.push(name, t.clone()),
-        }
-    }
-    Ok(found)
+/// How kernels run when `tasks` run side by side: sequentially, unless threads are left over. The bits are the same.
+pub(crate) fn par(tasks: usize) -> Par {
+    if tasks < rayon::current_num_threads() { Par::Rayon } else { Par::Seq }
 }

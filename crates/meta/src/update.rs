@@ -38,18 +38,29 @@ impl Update {
         Update { program, workspace, state }
     }
 
-    /// Takes a step and gives the norm of the mean gradient, before clipping. Nothing changes unless it is a number.
-    pub(crate) fn step(&mut self, params: &mut Params, sums: &[Tensor], lr: f64) -> f64 {
+    /// Takes a step and gives the norm of the mean gradient, before clipping.
+    ///
+    /// # Errors
+    /// If that norm, a new parameter or a number of the optimiser is not finite: what it is, and its value. Nothing is changed
+    /// then.
+    pub(crate) fn step(&mut self, params: &mut Params, sums: &[Tensor], lr: f64) -> Result<f64, (String, f64)> {
         let lr = Tensor::scalar(lr as f32);
         let inputs: Vec<&Tensor> =
             params.tensors().iter().chain(sums).chain(self.state.tensors()).chain([&lr]).collect();
         self.program.run(&mut self.workspace, &inputs, Par::Rayon);
         let norm = self.program.output(&self.workspace, params.len() + self.state.len()).item();
-        if norm.is_finite() {
-            let first = params.len();
-            params.update_from(&self.program, &self.workspace, 0);
-            self.state.update_from(&self.program, &self.workspace, first);
+        if !norm.is_finite() {
+            return Err(("the norm of the gradient".into(), norm));
         }
-        norm
+        let (mut new, mut state) = (params.clone(), self.state.clone());
+        new.update_from(&self.program, &self.workspace, 0);
+        state.update_from(&self.program, &self.workspace, params.len());
+        for (whose, part) in [("parameter", &new), ("the optimiser's", &state)] {
+            if let Some((name, value)) = part.not_finite() {
+                return Err((format!("a number of {whose} `{name}`"), value));
+            }
+        }
+        (*params, self.state) = (new, state);
+        Ok(norm)
     }
 }

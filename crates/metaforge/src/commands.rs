@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use metaforge::experiment::{Evaluation, Experiment, Figure};
+use metaforge::progress::Tasks;
 use metaforge::recipe::{Draft, Kind, Recipe, carried};
 use metaforge::train::{Job, Outcome, train};
 use metaforge::{Error, Result, experiments, interrupt, quickstart, report, run};
@@ -121,7 +122,10 @@ fn reopened(folder: &Path, data: Option<&Path>, tasks: Option<usize>) -> Result<
 fn eval(args: &Eval) -> Result<ExitCode> {
     start(args.threads)?;
     let (recipe, experiment, step) = reopened(&args.run, args.data.dir.as_deref(), args.tasks)?;
-    let Evaluation { protocol, tasks, figures, .. } = experiment.evaluate()?;
+    let progress = Tasks::new(&recipe.name, false);
+    let evaluation = experiment.evaluate(&|done, count| progress.update(done, count));
+    progress.finish();
+    let Evaluation { protocol, tasks, figures, .. } = evaluation?;
     if args.json {
         let mut object = serde_json::Map::new();
         let mut put = |key: String, value: serde_json::Value| object.insert(key, value);

@@ -40,11 +40,12 @@ pub trait Experiment {
     /// The weights alone, for other programs.
     fn weights(&self) -> Params;
 
-    /// Measures the present weights by the recipe's `[eval]` table; always the same tasks and noise for a recipe.
+    /// Measures the present weights by the recipe's `[eval]` table; always the same tasks and noise for a recipe. An experiment
+    /// that is measured on many tasks tells `watch` how far it is.
     ///
     /// # Errors
     /// If the data fails.
-    fn evaluate(&self) -> Result<Evaluation>;
+    fn evaluate(&self, watch: Watch<'_>) -> Result<Evaluation>;
 
     /// `n` generated images in one picture (for a few-shot generator: `n` classes, a row each, beside their support).
     ///
@@ -56,6 +57,9 @@ pub trait Experiment {
         ))
     }
 }
+
+/// Is told, from any thread, how many of how many tasks of an evaluation are done.
+pub type Watch<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// What an experiment measured, and how.
 #[derive(Clone, Debug, Default)]

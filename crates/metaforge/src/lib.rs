@@ -6,6 +6,7 @@
 
 pub mod chart;
 pub mod error;
+mod events;
 pub mod experiment;
 pub mod experiments;
 pub mod interrupt;

@@ -1,6 +1,7 @@
 //! How far training is: a bar with figures, rate and time left on a terminal, plain lines elsewhere. Both on stderr.
 
 use std::io::{IsTerminal, Write, stderr};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -87,6 +88,35 @@ impl Progress {
     /// Takes the bar away.
     pub fn finish(self) {
         if let Way::Bar(bar) = self.way {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Shows how many tasks of an evaluation are done, on a terminal only: elsewhere a few minutes need no lines.
+#[derive(Debug)]
+pub struct Tasks {
+    label: String,
+    bar: OnceLock<ProgressBar>,
+    shows: bool,
+}
+
+impl Tasks {
+    /// Under a label, unless `quiet`. There is no bar before the first task.
+    pub fn new(label: &str, quiet: bool) -> Tasks {
+        Tasks { label: label.into(), bar: OnceLock::new(), shows: !quiet && stderr().is_terminal() }
+    }
+
+    /// `done` of `count` tasks are done; may be called from any thread.
+    pub fn update(&self, done: usize, count: usize) {
+        if self.shows {
+            self.bar.get_or_init(|| bar(&self.label, 0, count as u64)).set_position(done as u64);
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(self) {
+        if let Some(bar) = self.bar.get() {
             bar.finish_and_clear();
         }
     }

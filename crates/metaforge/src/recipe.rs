@@ -3,6 +3,7 @@
 
 mod carried;
 mod kinds;
+mod tables;
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +13,7 @@ use toml::{Table, Value};
 
 pub use carried::carried;
 pub use kinds::*;
+pub use tables::*;
 
 use crate::error::{Error, Result};
 use crate::train::Schedule;
@@ -378,6 +380,35 @@ mod tests {
         ] {
             let e = Draft::open(CARRIED).unwrap().set(assignment).unwrap_err().to_string();
             assert!(e.contains(wanted), "{assignment}: {e}");
+        }
+    }
+
+    #[test]
+    fn a_game_has_one_penalty_and_a_wasserstein_game_needs_one() {
+        let game = |assignments: &[&str]| {
+            let mut draft = Draft::open("digits-seed-gan").unwrap();
+            assignments.iter().for_each(|a| draft.set(a).unwrap());
+            draft.finish().map_err(|e| e.to_string())
+        };
+        for (assignments, wanted) in [
+            (&["game.loss=wasserstein", "game.r1=0"][..], "set `game.gradient_penalty` (published: 10) or `game.r1`"),
+            (
+                &["game.r1=1", "game.gradient_penalty=10"],
+                "`game.r1` is 1 and `game.gradient_penalty` is 10; there is one",
+            ),
+            (&["game.r1=-1"], "`game.r1` is -1; it is a number of at least 0"),
+            (&["game.gradient_penalty=inf"], "`game.gradient_penalty` is inf"),
+            (&["game.penalty_every=0"], "`game.penalty_every` is 0; it is at least 1"),
+        ] {
+            let e = game(assignments).unwrap_err();
+            assert!(e.contains(wanted) && !e.contains('\n'), "{assignments:?}: {e}");
+        }
+        for assignments in [
+            &["game.loss=wasserstein", "game.r1=0", "game.gradient_penalty=10"][..],
+            &["game.loss=wasserstein", "game.r1=1"],
+            &["game.r1=0"],
+        ] {
+            game(assignments).unwrap();
         }
     }
 

@@ -1,11 +1,13 @@
-//! A run folder: `config.toml`, `metrics.jsonl`, checkpoints, weights, samples, `summary.json` and `report.html`.
+//! A run folder: `config.toml`, `metrics.jsonl`, TensorBoard's events, checkpoints, weights, samples, `summary.json` and
+//! `report.html`.
 //!
 //! Whatever moment the process is killed at, the folder can be resumed: whole files are written beside their place and
-//! renamed, and the log is cut back to the step of the checkpoint.
+//! renamed, and the log and the events are cut back to the step of the checkpoint.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use metaforge_autodiff::{DType, Tensor};
 use metaforge_nn::{Params, file};
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chart::Plot;
 use crate::error::{Error, Result};
+use crate::events::Events;
 use crate::experiment::Figure;
 use crate::metrics::{self, Line, Window};
 use crate::picture::Picture;
@@ -22,6 +25,8 @@ use crate::store::{UNFINISHED, write_whole};
 pub const CONFIG: &str = "config.toml";
 /// The log, one JSON object a line.
 pub const METRICS: &str = "metrics.jsonl";
+/// The log once more, for TensorBoard, which knows its files by the middle of the name.
+pub const EVENTS: &str = "events.out.tfevents.metaforge";
 /// The weights alone, for other programs.
 pub const WEIGHTS: &str = "weights.safetensors";
 /// The checkpoint: the whole state of training and where it was.
@@ -71,6 +76,7 @@ pub struct Summary {
 pub struct Run {
     folder: PathBuf,
     log: File,
+    events: Events,
     at_checkpoint: u64,
 }
 
@@ -148,7 +154,9 @@ impl Run {
         let kept: String = metrics::read(&log_path, step)?.iter().map(text_of).collect();
         log.set_len(0).and_then(|()| log.seek(SeekFrom::Start(0))).map_err(Error::io("write", &log_path))?;
         log.write_all(kept.as_bytes()).map_err(Error::io("write", &log_path))?;
-        let run = Run { folder: folder.into(), log, at_checkpoint: step };
+        let events = folder.join(EVENTS);
+        let events = Events::open(&events, step).map_err(Error::io("write", &events))?;
+        let run = Run { folder: folder.into(), log, events, at_checkpoint: step };
         Ok(match checkpoint {
             None => Start::Fresh(run),
             Some((position, state)) => Start::Resumed(run, position, state),
@@ -160,12 +168,16 @@ impl Run {
         &self.folder
     }
 
-    /// Appends a line to the log.
+    /// Appends a line to the log, and the same to the events.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn log(&mut self, line: &Line) -> Result<()> {
-        self.log.write_all(text_of(line).as_bytes()).map_err(Error::io("write", &self.folder.join(METRICS)))
+        self.log.write_all(text_of(line).as_bytes()).map_err(Error::io("write", &self.folder.join(METRICS)))?;
+        // A clock before 1970 is no reason to stop.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let values = line.values.iter().map(|(name, value)| (name.as_str(), *value));
+        self.events.write(line.step, now, values).map_err(Error::io("write", &self.folder.join(EVENTS)))
     }
 
     /// Saves the state of training, and the weights for those who want nothing else.
@@ -240,7 +252,7 @@ fn text_of(line: &Line) -> String {
 /// Removes the files of a run; those that the run did not make stay.
 fn clear(folder: &Path, log: &mut File) -> Result<()> {
     // The configuration goes last: as long as it is there, the folder is known for a run.
-    for name in [SUMMARY, STATE, WEIGHTS, REPORT, SAMPLES, CONFIG] {
+    for name in [SUMMARY, STATE, WEIGHTS, EVENTS, REPORT, SAMPLES, CONFIG] {
         let path = folder.join(name);
         let removed = if name == SAMPLES { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         match removed {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::error::{Error, Result};
 use crate::experiment::{Evaluation, Experiment};
 use crate::metrics::{Line, Metrics};
-use crate::progress::Progress;
+use crate::progress::{Progress, Tasks};
 use crate::run::{Position, Run, Start, Summary};
 
 /// How long to train and how often to do what; all counts are of steps.
@@ -93,7 +93,10 @@ pub fn train(job: &Job<'_>, build: impl FnOnce() -> Result<Box<dyn Experiment>>)
     progress.note("evaluating");
     progress.finish();
     let began = Instant::now();
-    let evaluation = checked(experiment.evaluate()?)?;
+    let tasks = Tasks::new(job.label, job.quiet);
+    let evaluation = experiment.evaluate(&|done, count| tasks.update(done, count));
+    tasks.finish();
+    let evaluation = checked(evaluation?)?;
     let summary = Summary {
         version: env!("CARGO_PKG_VERSION").into(),
         steps: position.step,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use metaforge::autodiff::Tensor;
 use metaforge::error::{Error, Result};
-use metaforge::experiment::{Evaluation, Experiment, Figure, Unit};
+use metaforge::experiment::{Evaluation, Experiment, Figure, Unit, Watch};
 use metaforge::metrics::Metrics;
 use metaforge::nn::Params;
 use metaforge::picture::{Layout, Picture};
@@ -91,7 +91,7 @@ impl Experiment for Quadratic {
         [("x".to_owned(), Tensor::new([SIZE], self.x.clone()))].into_iter().collect()
     }
 
-    fn evaluate(&self) -> Result<Evaluation> {
+    fn evaluate(&self, _: Watch<'_>) -> Result<Evaluation> {
         let error = self.x.iter().enumerate().map(|(i, x)| f64::from((x - i as f32).abs())).fold(0.0, f64::max);
         Ok(Evaluation {
             protocol: "The largest error.".into(),
@@ -117,8 +117,20 @@ fn run_with(job: &Job<'_>, change: impl FnOnce(&mut Quadratic)) -> Result<Outcom
     })
 }
 
-/// Lines of the log, weights, samples by name, figures.
-type Trace = (Vec<(u64, String)>, Vec<u8>, Vec<(PathBuf, Vec<u8>)>, String);
+/// Lines of the log, events, weights, samples by name, figures.
+type Trace = (Vec<(u64, String)>, Vec<Vec<u8>>, Vec<u8>, Vec<(PathBuf, Vec<u8>)>, String);
+
+/// The events for TensorBoard without their times, which are the first nine bytes of each: a length, its check, the event, its check.
+fn events(folder: &Path) -> Vec<Vec<u8>> {
+    let file = fs::read(folder.join(run::EVENTS)).unwrap();
+    let (mut rest, mut events) = (&file[..], Vec::new());
+    while !rest.is_empty() {
+        let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
+        events.push(rest[12 + 9..12 + length].to_vec());
+        rest = &rest[12 + length + 4..];
+    }
+    events
+}
 
 /// All that must be the same between two runs: everything but the clock.
 fn result(folder: &Path) -> Trace {
@@ -128,7 +140,7 @@ fn result(folder: &Path) -> Trace {
     samples.sort();
     let samples = samples.into_iter().map(|p| (p.file_name().unwrap().into(), fs::read(&p).unwrap())).collect();
     let summary = run::read_summary(folder).unwrap().unwrap();
-    (lines, fs::read(folder.join(run::WEIGHTS)).unwrap(), samples, format!("{:?}", summary.figures))
+    (lines, events(folder), fs::read(folder.join(run::WEIGHTS)).unwrap(), samples, format!("{:?}", summary.figures))
 }
 
 fn uninterrupted() -> (tempfile::TempDir, PathBuf) {
@@ -141,11 +153,12 @@ fn uninterrupted() -> (tempfile::TempDir, PathBuf) {
 #[test]
 fn a_run_learns_and_leaves_what_it_promises() {
     let (_dir, folder) = uninterrupted();
-    for name in [run::CONFIG, run::METRICS, run::WEIGHTS, run::STATE, run::SUMMARY] {
+    for name in [run::CONFIG, run::METRICS, run::EVENTS, run::WEIGHTS, run::STATE, run::SUMMARY] {
         assert!(folder.join(name).is_file(), "{name}");
     }
-    let (lines, _, samples, _) = result(&folder);
+    let (lines, events, _, samples, _) = result(&folder);
     assert_eq!(lines.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [7, 14, 21, 28, 35, 42, 49, 56, 60]);
+    assert_eq!(events.len(), 1 + lines.len(), "the events begin with the version of their format");
     assert_eq!(
         samples.iter().map(|(p, _)| p.to_str().unwrap()).collect::<Vec<_>>(),
         ["x-000020.png", "x-000040.png", "x-000060.png"]

@@ -39,6 +39,8 @@ pub enum Mode {
     Train,
     /// Batch statistics; nothing moves; no dropout. MAML's transductive mode.
     Batch,
+    /// Batch statistics, which become the running ones; no dropout. For a batch that others are to be normalised by.
+    Measure,
     /// Running statistics; nothing moves; no dropout.
     Eval,
 }

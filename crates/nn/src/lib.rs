@@ -39,5 +39,5 @@ pub use layer::{Builder, Layer, Layout, Mode, Pass, Spec, StateSpec};
 pub use layers::*;
 pub use model::Model;
 pub use optim::{Adam, AdamW, Optimizer, RmsProp, Sgd};
-pub use params::Params;
+pub use params::{Mismatch, Params};
 pub use schedules::Schedule;

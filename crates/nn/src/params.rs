@@ -111,6 +111,12 @@ impl Params {
         self.tensors.iter().all(Tensor::is_finite)
     }
 
+    /// The first number that is not finite, with the name of its tensor.
+    pub fn not_finite(&self) -> Option<(&str, f64)> {
+        let (name, tensor) = self.iter().find(|(_, t)| !t.is_finite())?;
+        Some((name, tensor.to_f64_vec().into_iter().find(|v| !v.is_finite())?))
+    }
+
     /// The same numbers in another floating-point type, rounded; integers stay.
     pub fn to_dtype(&self, dtype: DType) -> Params {
         let cast = |t: &Tensor| if t.dtype().is_float() { t.to_dtype(dtype) } else { t.clone() };
@@ -134,6 +140,24 @@ impl Params {
         part
     }
 
+    /// Those tensors that are named `prefix.name`, for each name of `like` and in its order: a part of a saved state.
+    ///
+    /// # Errors
+    /// If one is missing, or has another shape or type than in `like`.
+    pub fn part(&self, prefix: &str, like: &Params) -> Result<Params, Mismatch> {
+        let find = |(name, own): (&str, &Tensor)| {
+            let name = format!("{prefix}.{name}");
+            match self.get(&name) {
+                None => Err(Mismatch::Missing { name }),
+                Some(t) if t.aval() != own.aval() => {
+                    Err(Mismatch::Other { name, found: Box::new(t.aval()), wanted: Box::new(own.aval()) })
+                }
+                Some(t) => Ok(t.clone()),
+            }
+        };
+        Ok(like.with_tensors(like.iter().map(find).collect::<Result<_, _>>()?))
+    }
+
     /// Appends all tensors of another list.
     ///
     /// # Panics
@@ -144,6 +168,27 @@ impl Params {
             self.push(name, tensor.clone());
         }
     }
+}
+
+/// Why a saved state is not that of a model.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Mismatch {
+    /// A tensor is not there.
+    #[error("there is no `{name}`")]
+    Missing {
+        /// Its full name.
+        name: String,
+    },
+    /// A tensor is of another shape or type.
+    #[error("`{name}` is {found}, the model's is {wanted}")]
+    Other {
+        /// Its full name.
+        name: String,
+        /// What it is.
+        found: Box<Aval>,
+        /// What the model has.
+        wanted: Box<Aval>,
+    },
 }
 
 impl FromIterator<(String, Tensor)> for Params {
@@ -176,6 +221,30 @@ mod tests {
         assert_eq!(both.split_prefix("critic"), pair());
         assert_eq!(both.split_prefix("crit"), Params::new());
         assert_eq!(both.count(), 6);
+    }
+
+    #[test]
+    fn a_part_is_taken_by_name_whatever_the_order() {
+        let mut saved = Params::new();
+        saved.push("critic.0.bias", Tensor::new([1], vec![4.0]));
+        saved.push("other", Tensor::scalar(0.0));
+        saved.push("critic.0.weight", Tensor::new([2, 1], vec![5.0, 6.0]));
+        let part = saved.part("critic", &pair()).unwrap();
+        assert!(part.names().eq(pair().names()));
+        assert_eq!((part.tensors()[0].f32s(), part.tensors()[1].f32s()), (&[5.0, 6.0][..], &[4.0][..]));
+        assert_eq!(saved.part("generator", &pair()).unwrap_err().to_string(), "there is no `generator.0.weight`");
+        let mut like = pair();
+        like = like.with_tensors(vec![Tensor::scalar(0.0), like.tensors()[1].clone()]);
+        let error = saved.part("critic", &like).unwrap_err().to_string();
+        assert_eq!(error, "`critic.0.weight` is f32[2, 1], the model's is f32[]");
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_named() {
+        let mut p = pair();
+        assert_eq!(p.not_finite(), None);
+        p.set(0, Tensor::new([2, 1], vec![1.0, f32::INFINITY]));
+        assert_eq!(p.not_finite(), Some(("0.weight", f64::INFINITY)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ fn check(name: &str, layer: impl Layer + 'static, shape: &[usize]) {
     let state: Vec<Tensor> = model.state_specs().iter().zip(200..).map(|(s, i)| draw(&s.start, i, 0.5)).collect();
     let x = key.fold(1).normal(shape, 0.0, 1.0).to_dtype(DType::F64);
     let inputs: Vec<Tensor> = [x].into_iter().chain(params).collect();
-    for mode in [Mode::Train, Mode::Batch, Mode::Eval] {
+    for mode in [Mode::Train, Mode::Batch, Mode::Measure, Mode::Eval] {
         check_grads(|ins| output(&model, &state, ins, mode), &inputs, 2, 1e-6, key.fold(2))
             .unwrap_or_else(|e| panic!("{name}, {mode:?}: {e}"));
     }

@@ -173,6 +173,12 @@ fn batch_norm_moves_its_statistics_as_pytorch_does() {
             assert_close(&[state.tensors()[0].f64s()[c]], &[0.1 * mean]);
             assert_close(&[state.tensors()[1].f64s()[c]], &[0.9 + 0.1 * squares / (rows - 1) as f64]);
         }
+        let (same, measured, _) = play(BatchNorm::new(), &x, Mode::Measure);
+        assert_eq!(same, y);
+        for (measured, (moved, start)) in measured.tensors().iter().zip(state.tensors().iter().zip([0.0, 1.0])) {
+            let full: Vec<f64> = moved.f64s().iter().map(|v| start + (v - start) / 0.1).collect();
+            assert_close(measured.f64s(), &full);
+        }
         let (same, still, _) = play(BatchNorm::new(), &x, Mode::Batch);
         assert_eq!(same, y);
         assert_eq!(still.tensors()[1], Tensor::full([3], 1.0, DType::F64));
@@ -226,7 +232,7 @@ fn dropout_keeps_the_expectation_and_masks_of_two_layers_differ() {
     let twice = play(Sequential::new().then(Dropout::new(rate)).then(Dropout::new(rate)), &x, Mode::Train).0;
     let both = twice.f32s().iter().filter(|&&v| v != 0.0).count() as f64 / x.len() as f64;
     assert!((both - (1.0 - rate).powi(2)).abs() < error, "both keep a share of {both}");
-    for mode in [Mode::Batch, Mode::Eval] {
+    for mode in [Mode::Batch, Mode::Measure, Mode::Eval] {
         assert_eq!(play(Dropout::new(rate), &x, mode).0, x);
     }
     // The same numbers are dropped in f64.

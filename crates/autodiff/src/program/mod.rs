@@ -8,6 +8,7 @@ mod fused;
 mod graph;
 mod optimise;
 mod plan;
+mod pool;
 mod print;
 mod role;
 mod run;
@@ -22,6 +23,8 @@ use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 use crate::view::{Slice, View};
 use graph::{Graph, Op};
+
+pub use pool::Pool;
 
 /// A function from tensors to tensors, of fixed shapes, ready to run without allocating.
 ///

@@ -9,10 +9,10 @@ use metaforge_meta::{
 };
 use metaforge_nn::{Model, Params, zoo};
 
-use super::{optimizer, schedule};
+use super::{optimizer, schedule, watched};
 use crate::chart::{Mark, Plot, Series};
 use crate::error::Result;
-use crate::experiment::{Evaluation, Experiment, Figure, Unit};
+use crate::experiment::{Evaluation, Experiment, Figure, Unit, Watch};
 use crate::metrics::Metrics;
 use crate::picture::{Layout, Picture};
 use crate::recipe::{self, ConvName, ConvNet, EpisodeData, EpisodeEval, Task};
@@ -121,8 +121,9 @@ impl Experiment for Episodes {
         weights
     }
 
-    fn evaluate(&self) -> Result<Evaluation> {
-        let found = self.trainer.evaluate(&self.test, self.eval.tasks as u64, self.eval.batch_norm)?;
+    fn evaluate(&self, watch: Watch<'_>) -> Result<Evaluation> {
+        let tasks = watched(&self.test, self.eval.tasks, watch);
+        let found = self.trainer.evaluate(&tasks, self.eval.tasks as u64, self.eval.batch_norm)?;
         let Task { ways, shots, queries, .. } = self.task;
         let last = found.last();
         let chance = format!("chance is {:.0} %", 100.0 / ways as f64);

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use super::seed_gan::rule;
 use crate::error::{Error, Result};
-use crate::experiment::{Evaluation, Experiment, Figure, Unit};
+use crate::experiment::{Evaluation, Experiment, Figure, Unit, Watch};
 use crate::metrics::Metrics;
 use crate::picture::{Layout, Picture};
 use crate::recipe::{self, DrawEval, InnerGame as Inner};
@@ -152,7 +152,7 @@ impl Experiment for FewshotDrawing {
         weights
     }
 
-    fn evaluate(&self) -> Result<Evaluation> {
+    fn evaluate(&self, _: Watch<'_>) -> Result<Evaluation> {
         let embedding = self.embedding()?;
         let subjects = self.subjects(self.eval.tasks)?;
         let ranked = |from: &Players| -> Result<Ranking> {

@@ -8,11 +8,11 @@ use metaforge_data::ImageSet;
 use metaforge_gan::classifier::images_of;
 use metaforge_gan::metrics::{fcd, kcd};
 use metaforge_gan::{self as gan, Classifier, ClassifierConfig, Gan, GanTrainer, Penalty, Rule, TrainerConfig, seed};
-use metaforge_nn::{Adam, Params, Sgd};
+use metaforge_nn::{Adam, Params, Schedule, Sgd};
 
 use super::schedule;
 use crate::error::Result;
-use crate::experiment::{Evaluation, Experiment, Figure, Unit};
+use crate::experiment::{Evaluation, Experiment, Figure, Unit, Watch};
 use crate::metrics::Metrics;
 use crate::picture::{Layout, Picture};
 use crate::recipe::{self, ImageEval, OptimizerName};
@@ -40,15 +40,33 @@ pub(super) fn build(recipe: &recipe::SeedGan, seed: u64, data: Option<&Path>) ->
     let config = TrainerConfig {
         batch: recipe.game.batch,
         discriminator_steps: recipe.game.discriminator_steps,
+        penalty_every: recipe.game.penalty_every,
+        penalty_scale: scale(&recipe.game),
         generator: rule(&recipe.generator),
         discriminator: rule(&recipe.discriminator),
         average: (recipe.game.average > 0.0).then_some(recipe.game.average),
         seed,
     };
-    let penalty = if recipe.game.r1 > 0.0 { Penalty::R1 { weight: recipe.game.r1 } } else { Penalty::None };
-    let game = Gan { loss: recipe.game.loss, penalty, ..seed::seed_gan() };
+    let game = Gan { loss: recipe.game.loss, penalty: penalty(&recipe.game), ..seed::seed_gan() };
     let trainer = GanTrainer::new(game, config, train.clone())?;
     Ok(SeedGan { trainer, train, test, eval: recipe.eval })
+}
+
+/// What a recipe's table adds for the discriminator.
+fn penalty(table: &recipe::Game) -> Penalty {
+    match (table.r1, table.gradient_penalty) {
+        (weight, _) if weight > 0.0 => Penalty::R1 { weight },
+        (_, weight) if weight > 0.0 => Penalty::Gradient { weight },
+        _ => Penalty::None,
+    }
+}
+
+/// What part of the penalty is left, by step.
+fn scale(table: &recipe::Game) -> Schedule {
+    match table.penalty_halve_every {
+        0 => Schedule::Constant(1.0),
+        every => Schedule::Exponential { rate: 1.0, factor: 0.5f64.powf(1.0 / every as f64) },
+    }
 }
 
 /// How a player moves, by a recipe's table.
@@ -101,7 +119,7 @@ impl Experiment for SeedGan {
             .collect()
     }
 
-    fn evaluate(&self) -> Result<Evaluation> {
+    fn evaluate(&self, _: Watch<'_>) -> Result<Evaluation> {
         let images = self.eval.images.min(self.test.len()).min(self.train.len());
         let config = ClassifierConfig { epochs: self.eval.classifier_epochs, ..ClassifierConfig::default() };
         let classifier = Classifier::train(self.train.clone(), &config)?;
@@ -150,5 +168,34 @@ impl Experiment for SeedGan {
 impl From<gan::Error> for crate::Error {
     fn from(e: gan::Error) -> crate::Error {
         crate::Error::Refused(e.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{Draft, Kind};
+
+    #[test]
+    fn a_recipe_chooses_its_penalty() {
+        let chosen = |r1: f64, gradient: f64| {
+            let mut draft = Draft::open("digits-seed-gan").unwrap();
+            draft.set(&format!("game.r1={r1}")).unwrap();
+            draft.set(&format!("game.gradient_penalty={gradient}")).unwrap();
+            let Kind::SeedGan(tables) = draft.finish().unwrap().kind else { panic!("a recipe of this kind") };
+            penalty(&tables.game)
+        };
+        assert_eq!(chosen(0.0, 0.0), Penalty::None);
+        assert_eq!(chosen(2.0, 0.0), Penalty::R1 { weight: 2.0 });
+        assert_eq!(chosen(0.0, 10.0), Penalty::Gradient { weight: 10.0 });
+    }
+
+    #[test]
+    fn the_penalty_falls_by_half_in_the_recipes_steps() {
+        let mut draft = Draft::open("digits-seed-gan").unwrap();
+        draft.set("game.penalty_halve_every=500").unwrap();
+        let Kind::SeedGan(tables) = draft.finish().unwrap().kind else { panic!("a recipe of this kind") };
+        let left = [0, 250, 500, 1500].map(|step| scale(&tables.game).at(step));
+        assert!(left.iter().zip([1.0, 0.5f64.sqrt(), 0.5, 0.125]).all(|(a, b)| (a - b).abs() < 1e-12), "{left:?}");
     }
 }

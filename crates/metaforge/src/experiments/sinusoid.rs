@@ -8,10 +8,10 @@ use metaforge_meta::{Clip, Maml, MetaTrainer, Objective, Order, Statistics, Trai
 use metaforge_nn::{Model, Params, Relu, losses, zoo};
 
 use super::episodes::{adaptation, in_words};
-use super::{optimizer, schedule};
+use super::{optimizer, schedule, watched};
 use crate::chart::{Mark, Plot, Series};
 use crate::error::Result;
-use crate::experiment::{Evaluation, Experiment, Figure, Unit};
+use crate::experiment::{Evaluation, Experiment, Figure, Unit, Watch};
 use crate::metrics::Metrics;
 use crate::recipe::{self, Inner, WaveEval};
 
@@ -102,8 +102,9 @@ impl Experiment for Waves {
         self.trainer.params().clone()
     }
 
-    fn evaluate(&self) -> Result<Evaluation> {
-        let found = self.trainer.evaluate(&self.test, self.eval.tasks as u64, Statistics::Transductive)?;
+    fn evaluate(&self, watch: Watch<'_>) -> Result<Evaluation> {
+        let tasks = watched(&self.test, self.eval.tasks, watch);
+        let found = self.trainer.evaluate(&tasks, self.eval.tasks as u64, Statistics::Transductive)?;
         let mut figures = Vec::new();
         for (steps, score) in found.scores.iter().enumerate() {
             let label = format!("{}-shot mean squared error after {}", self.eval.shots, in_words(steps));

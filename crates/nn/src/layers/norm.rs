@@ -8,9 +8,9 @@ use crate::layer::{Builder, Layer, Layout, Mode, Pass};
 /// Batch normalisation over all axes but the last: `[N, C]`, `[N, L, C]` or `[N, H, W, C]`. Parameters: `weight [C]`, `bias [C]`.
 /// State: `running_mean [C]`, `running_var [C]`.
 ///
-/// [`Mode::Train`] and [`Mode::Batch`] normalise by the batch's mean and biased variance. [`Mode::Train`] also moves the running
-/// statistics, towards the mean and the unbiased variance, as PyTorch does; no gradient flows into them. [`Mode::Eval`] normalises by
-/// the running statistics.
+/// All modes but [`Mode::Eval`] normalise by the batch's mean and biased variance. [`Mode::Train`] also moves the running
+/// statistics, towards the mean and the unbiased variance, as PyTorch does; [`Mode::Measure`] makes those the running ones. No gradient
+/// flows into them. [`Mode::Eval`] normalises by the running statistics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNorm {
     /// Share of the new statistics in the running ones.
@@ -56,7 +56,7 @@ impl Layer for BatchNorm {
         let shift = self.shift.then(|| pass.param());
         match pass.mode() {
             Mode::Batch => pass.skip_state(2),
-            Mode::Train => self.move_statistics(pass, x),
+            Mode::Train | Mode::Measure => self.move_statistics(pass, x),
             Mode::Eval => {
                 let (mean, var) = (pass.state(), pass.state());
                 // (x - mean) / sqrt(var + eps) * scale + shift as one product and one sum over x.
@@ -83,7 +83,7 @@ impl BatchNorm {
         let mean = flat.mean_axes(&[0, 1], false);
         for new in [mean, var] {
             let old = pass.state();
-            pass.set_state(old + (new - old) * self.momentum);
+            pass.set_state(if pass.mode() == Mode::Measure { new } else { old + (new - old) * self.momentum });
         }
     }
 }

@@ -1,0 +1,394 @@
+//! The tables of recipes, and the ranges of their numbers.
+
+use metaforge_data::{Rotations, Split};
+use metaforge_gan::Loss;
+use metaforge_meta::{Order, Statistics};
+use serde::{Deserialize, Serialize};
+
+/// What is out of range, in words.
+pub(super) type Checked = Result<(), String>;
+
+/// Where classes of images come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EpisodeData {
+    /// The classes.
+    pub source: ClassSource,
+    /// The part of the classes to learn from: `train`, or `trainval` once nothing is chosen by the validation part any more.
+    pub split: Split,
+    /// What quarter turns do: `none`, `as-classes` or `per-episode`.
+    pub rotations: Rotations,
+}
+
+/// The part to learn from and the part to be measured on share no class.
+pub(super) fn check_splits(learned: Split, measured: Split) -> Checked {
+    match (learned, measured) {
+        (Split::Train, Split::Val | Split::Test) | (Split::TrainVal, Split::Test) => Ok(()),
+        (Split::Train | Split::TrainVal, _) => {
+            let other = if learned == Split::Train { "`val` or `test`" } else { "`test`" };
+            Err(format!(
+                "`eval.split` is {}; to be measured on classes that were not learned from, it is {other}",
+                measured.name()
+            ))
+        }
+        _ => Err(format!("`data.split` is {}; it is `train` or `trainval`", learned.name())),
+    }
+}
+
+/// Where images come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageData {
+    /// The images.
+    pub source: ImageSource,
+}
+
+/// A source of classes, some of which are held out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassSource {
+    /// Embedded: endless invented alphabets.
+    Glyphs,
+    /// `omniglot` below the data folder, with the Vinyals split.
+    Omniglot,
+    /// The data folder itself: a subfolder a class, with PNG files in it.
+    Folder,
+}
+
+/// A source of images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageSource {
+    /// Embedded: digits drawn by strokes.
+    Digits,
+    /// `mnist` below the data folder.
+    Mnist,
+    /// The data folder itself: a subfolder a class, with PNG files in it.
+    Folder,
+}
+
+/// N-way K-shot episodes, to train with and to be measured on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    /// Classes of a test episode.
+    pub ways: usize,
+    /// Support images a class of a test episode.
+    pub shots: usize,
+    /// Query images a class of a test episode.
+    pub queries: usize,
+    /// Classes of a training episode.
+    pub train_ways: usize,
+    /// Support images a class of a training episode.
+    pub train_shots: usize,
+    /// Query images a class of a training episode.
+    pub train_queries: usize,
+    /// Episodes of a step.
+    pub meta_batch: usize,
+}
+
+impl Task {
+    pub(super) fn check(&self) -> Checked {
+        at_least("task.ways", self.ways, 2)?;
+        at_least("task.train_ways", self.train_ways, 2)?;
+        at_least("task.shots", self.shots, 1)?;
+        at_least("task.queries", self.queries, 1)?;
+        at_least("task.train_shots", self.train_shots, 1)?;
+        at_least("task.train_queries", self.train_queries, 1)?;
+        at_least("task.meta_batch", self.meta_batch, 1)
+    }
+}
+
+/// Sine waves to fit from a few points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaveTask {
+    /// Points to adapt to.
+    pub shots: usize,
+    /// Points to be measured on.
+    pub queries: usize,
+    /// Waves of a step.
+    pub meta_batch: usize,
+}
+
+impl WaveTask {
+    pub(super) fn check(&self) -> Checked {
+        at_least("task.shots", self.shots, 1)?;
+        at_least("task.queries", self.queries, 1)?;
+        at_least("task.meta_batch", self.meta_batch, 1)
+    }
+}
+
+/// A class to draw after a few images of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrawTask {
+    /// Images to learn the class from.
+    pub shots: usize,
+    /// Classes of a step.
+    pub meta_batch: usize,
+}
+
+impl DrawTask {
+    pub(super) fn check(&self) -> Checked {
+        at_least("task.shots", self.shots, 2)?;
+        at_least("task.meta_batch", self.meta_batch, 1)
+    }
+}
+
+/// A convolutional network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConvNet {
+    /// Which one.
+    pub name: ConvName,
+    /// Channels of every layer.
+    pub channels: usize,
+}
+
+/// The convolutional networks that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConvName {
+    /// With max-pooling (Vinyals et al. 2016).
+    Conv4,
+    /// With strides, and the mean over what is left of the image (Finn et al. 2017).
+    Conv4Strided,
+}
+
+impl ConvNet {
+    pub(super) fn check(&self) -> Checked {
+        at_least("model.channels", self.channels, 1)
+    }
+}
+
+/// A fully connected network with one input and one output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mlp {
+    /// Units of the hidden layers.
+    pub hidden: Vec<usize>,
+}
+
+impl Mlp {
+    pub(super) fn check(&self) -> Checked {
+        at_least("the shortest of model.hidden", self.hidden.iter().copied().min().unwrap_or(1), 1)
+    }
+}
+
+/// A generator that encodes and decodes, and a discriminator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FewshotModel {
+    /// Numbers of a code.
+    pub latent: usize,
+    /// Channels at half the image's size.
+    pub channels: usize,
+}
+
+impl FewshotModel {
+    pub(super) fn check(&self) -> Checked {
+        at_least("model.latent", self.latent, 1)?;
+        at_least("model.channels", self.channels, 2)
+    }
+}
+
+/// The rules of an adversarial game.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Game {
+    /// Images of a step.
+    pub batch: usize,
+    /// What the players minimise.
+    pub loss: Loss,
+    /// Weight of the penalty on the discriminator's slope at real images (R1, Mescheder et al. 2018); 0 for none.
+    pub r1: f64,
+    /// Weight of the penalty on its slope's distance from 1 between real and generated images (Gulrajani et al. 2017); 0 for
+    /// none. It is this one or R1.
+    pub gradient_penalty: f64,
+    /// The penalty is taken in one of so many steps of the discriminator, with so many times its weight; 1 for every step.
+    pub penalty_every: u64,
+    /// The weight of the penalty falls gradually, by half in so many steps; 0 for not at all.
+    pub penalty_halve_every: u64,
+    /// Steps of the discriminator before one of the generator.
+    pub discriminator_steps: usize,
+    /// Decay of the moving average of the generator that draws the samples; 0 for none.
+    pub average: f64,
+}
+
+impl Game {
+    pub(super) fn check(&self) -> Checked {
+        at_least("game.batch", self.batch, 1)?;
+        at_least("game.discriminator_steps", self.discriminator_steps, 1)?;
+        at_least("game.penalty_every", self.penalty_every, 1)?;
+        weight("game.r1", self.r1)?;
+        weight("game.gradient_penalty", self.gradient_penalty)?;
+        if self.r1 > 0.0 && self.gradient_penalty > 0.0 {
+            return Err(format!(
+                "`game.r1` is {} and `game.gradient_penalty` is {}; there is one penalty, so set one of them to 0",
+                self.r1, self.gradient_penalty
+            ));
+        }
+        if self.loss == Loss::Wasserstein && self.r1 == 0.0 && self.gradient_penalty == 0.0 {
+            return Err("`game.loss` is wasserstein, whose critic needs bounded slopes; set `game.gradient_penalty` (published: 10) or `game.r1` above 0".into());
+        }
+        if (0.0..1.0).contains(&self.average) {
+            Ok(())
+        } else {
+            Err(format!("`game.average` is {}; it is at least 0 and below 1", self.average))
+        }
+    }
+}
+
+/// Gradient descent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optimizer {
+    /// `adam` or `sgd`.
+    pub name: OptimizerName,
+    /// Learning rate.
+    pub lr: f64,
+    /// Adam's decay of the first moment; SGD's momentum.
+    pub beta1: f64,
+    /// Halve the rate every so many steps; 0 for never.
+    pub halve_every: u64,
+    /// Clip the gradient to this norm; 0 for not at all.
+    pub clip: f64,
+}
+
+/// A rule of gradient descent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// Kingma, Ba 2015.
+    Adam,
+    /// With momentum.
+    Sgd,
+}
+
+impl Optimizer {
+    pub(super) fn check(&self, table: &str) -> Checked {
+        positive(&format!("{table}.lr"), self.lr)?;
+        if !(0.0..1.0).contains(&self.beta1) {
+            return Err(format!("`{table}.beta1` is {}; it is at least 0 and below 1", self.beta1));
+        }
+        if self.clip == 0.0 { Ok(()) } else { positive(&format!("{table}.clip"), self.clip) }
+    }
+}
+
+/// Adaptation by gradient steps on the support set.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inner {
+    /// Steps in training.
+    pub steps: usize,
+    /// Learning rate, on the mean loss of the support set.
+    pub lr: f64,
+    /// Steps in evaluation.
+    pub eval_steps: usize,
+    /// Whether the meta-gradient flows through the steps' gradients.
+    pub order: Order,
+}
+
+impl Inner {
+    pub(super) fn check(&self) -> Checked {
+        at_least("inner.steps", self.steps, 1)?;
+        at_least("inner.eval_steps", self.eval_steps, 1)?;
+        positive("inner.lr", self.lr)
+    }
+}
+
+/// The game that is played within a task, from the meta-learned initial weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InnerGame {
+    /// Steps of both players in training.
+    pub steps: usize,
+    /// Steps of both players in evaluation.
+    pub eval_steps: usize,
+    /// Learning rate of both players.
+    pub lr: f64,
+    /// Adam's decay of the first moment; it starts anew with each class.
+    pub beta1: f64,
+    /// Weight of the adversarial loss for the generator.
+    pub adversarial: f64,
+    /// Weight of the reconstruction of the support for the generator.
+    pub reconstruction: f64,
+}
+
+impl InnerGame {
+    pub(super) fn check(&self) -> Checked {
+        at_least("inner.steps", self.steps, 1)?;
+        at_least("inner.eval_steps", self.eval_steps, 1)?;
+        at_least("inner.adversarial", self.adversarial, 0.0)?;
+        at_least("inner.reconstruction", self.reconstruction, 0.0)?;
+        if !(0.0..1.0).contains(&self.beta1) {
+            return Err(format!("`inner.beta1` is {}; it is at least 0 and below 1", self.beta1));
+        }
+        positive("inner.lr", self.lr)
+    }
+}
+
+/// How a few-shot classifier is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EpisodeEval {
+    /// Episodes.
+    pub tasks: usize,
+    /// The part of the classes to draw them from: `test`, or `val` while settings are being chosen.
+    pub split: Split,
+    /// Whose statistics normalise the query images.
+    pub batch_norm: Statistics,
+}
+
+/// How a regressor that adapts to functions is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaveEval {
+    /// Test tasks.
+    pub tasks: usize,
+    /// Points of a test task to adapt to.
+    pub shots: usize,
+}
+
+/// How a few-shot generator is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrawEval {
+    /// Classes.
+    pub tasks: usize,
+    /// Images drawn of each.
+    pub images: usize,
+    /// Training steps of the prototypical network whose embedding compares the images.
+    pub embedding_steps: u64,
+    /// The part of the classes to draw them from: `test`, or `val` while settings are being chosen.
+    pub split: Split,
+}
+
+/// How a generator is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageEval {
+    /// Generated images to compare with as many real ones.
+    pub images: usize,
+    /// Passes over the real images in which the classifier that reads them is trained.
+    pub classifier_epochs: usize,
+}
+
+/// `key` is at least `least`.
+pub(crate) fn at_least<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T) -> Checked {
+    if value >= least { Ok(()) } else { Err(format!("`{key}` is {value}; it is at least {least}")) }
+}
+
+/// `value` weighs a term that may be left out.
+fn weight(key: &str, value: f64) -> Checked {
+    if value.is_finite() && value >= 0.0 {
+        Ok(())
+    } else {
+        Err(format!("`{key}` is {value}; it is a number of at least 0"))
+    }
+}
+
+fn positive(key: &str, value: f64) -> Checked {
+    if value.is_finite() && value > 0.0 { Ok(()) } else { Err(format!("`{key}` is {value}; it is a number above 0")) }
+}
