@@ -8,6 +8,9 @@ use metaforge_kernels::Buffer;
 use crate::aval::{Aval, DType, Shape};
 use crate::view::{Slice, View};
 
+/// Numbers that are looked at before a search may end.
+const BLOCK: usize = 1024;
+
 /// Numbers of one type in a shape. Cloning shares the numbers.
 #[derive(Clone)]
 pub struct Tensor {
@@ -196,10 +199,23 @@ impl Tensor {
 
     /// Whether every number is finite; true for integers.
     pub fn is_finite(&self) -> bool {
+        // Block by block: a search that may end at every number would look at them one by one.
         match self.view().data {
-            Slice::F32(x) => x.iter().all(|v| v.is_finite()),
-            Slice::F64(x) => x.iter().all(|v| v.is_finite()),
+            Slice::F32(x) => x.chunks(BLOCK).all(|x| x.iter().fold(true, |all, v| all & v.is_finite())),
+            Slice::F64(x) => x.chunks(BLOCK).all(|x| x.iter().fold(true, |all, v| all & v.is_finite())),
             Slice::U32(_) => true,
+        }
+    }
+
+    /// Takes over the numbers of a view. Where nobody shares this tensor's memory and it has the view's shape and type, the memory is used again.
+    pub fn assign(&mut self, view: View<'_>) {
+        match Arc::get_mut(&mut self.data) {
+            Some(buffer) if self.aval == view.aval => match view.data {
+                Slice::F32(x) => buffer.as_mut_slice().copy_from_slice(x),
+                Slice::F64(x) => buffer.as_mut_slice().copy_from_slice(x),
+                Slice::U32(x) => buffer.as_mut_slice().copy_from_slice(x),
+            },
+            _ => *self = view.to_tensor(),
         }
     }
 

@@ -109,6 +109,10 @@ pub struct GanTrainer {
     generator: Player,
     discriminator: Player,
     average: Option<Params>,
+    /// Memory for the players after the next step, which are kept only if all is finite.
+    next: [Player; 2],
+    /// The real batch of that number, drawn while the generator moved.
+    drawn: Option<(u64, Tensor)>,
     step: u64,
     discriminator_move: Move,
     /// Without the penalty; None if every move takes it.
@@ -216,9 +220,11 @@ impl GanTrainer {
             config,
             reals: Box::new(reals),
             key: key.fold(2),
+            next: [generator.clone(), discriminator.clone()],
             generator,
             discriminator,
             average,
+            drawn: None,
             step: 0,
             discriminator_move,
             plain_move,
@@ -237,16 +243,20 @@ impl GanTrainer {
         let key = self.key.fold(step);
         let scalar = |value: f64| Tensor::scalar(value as f32);
 
-        let mut discriminator = self.discriminator.clone();
+        let [generator, discriminator] = &mut self.next;
         let rate = scalar(self.config.discriminator.rate.at(step));
         let scale = scalar(self.config.penalty_scale.at(step) * self.config.penalty_every as f64);
         let mut verdict = [0.0; 3];
         for i in 0..moves {
             let number = step * moves + i;
-            let real = (self.reals)(number);
+            let real = match self.drawn.take() {
+                Some((at, real)) if at == number => real,
+                _ => (self.reals)(number),
+            };
             let noise = key.fold(i).fold(0).normal(shape, 0.0, 1.0);
             let mix = key.fold(i).fold(1).uniform([shape[0]], 0.0, 1.0);
-            let mut inputs: Vec<&Tensor> = discriminator.tensors().collect();
+            let before = if i == 0 { &self.discriminator } else { &*discriminator };
+            let mut inputs: Vec<&Tensor> = before.tensors().collect();
             inputs.extend(self.generator.params.tensors());
             inputs.extend([&real, &noise, &mix, &rate, &scale]);
             let by = match &mut self.plain_move {
@@ -260,16 +270,17 @@ impl GanTrainer {
         }
         let [d_loss, d_real, d_fake] = verdict;
 
-        let mut generator = self.generator.clone();
         let noise = key.fold(moves).normal(shape, 0.0, 1.0);
         let rate = scalar(self.config.generator.rate.at(step));
         let ramp = (1.0 + step as f64) / (10.0 + step as f64);
         let decay = scalar(self.config.average.unwrap_or(0.0).min(ramp));
-        let mut inputs: Vec<&Tensor> = generator.tensors().collect();
+        let mut inputs: Vec<&Tensor> = self.generator.tensors().collect();
         inputs.extend(self.average.iter().flat_map(Params::tensors));
         inputs.extend(discriminator.params.tensors());
         inputs.extend([&noise, &rate, &decay]);
-        self.generator_move.run(&inputs);
+        let (reals, after, by) = (&self.reals, (step + 1) * moves, &mut self.generator_move);
+        let ((), real) = rayon::join(|| by.run(&inputs), || reals(after));
+        self.drawn = Some((after, real));
         generator.update(&self.generator_move);
         let first = generator.params.len() + generator.optimizer.len();
         let g_loss = self.generator_move.number(first);
@@ -287,7 +298,9 @@ impl GanTrainer {
         if let Some(average) = &mut self.average {
             average.update_from(&self.generator_move.program, &self.generator_move.workspace, first + 1);
         }
-        (self.discriminator, self.generator, self.step) = (discriminator, generator, step + 1);
+        std::mem::swap(&mut self.generator, generator);
+        std::mem::swap(&mut self.discriminator, discriminator);
+        self.step = step + 1;
         Ok(report)
     }
 
@@ -307,7 +320,7 @@ impl GanTrainer {
         let rate = Tensor::scalar(0.0);
         let mut inputs: Vec<&Tensor> = self.discriminator.tensors().collect();
         inputs.extend(self.generator.params.tensors());
-        inputs.extend([&real, &noise, &mix, &rate]);
+        inputs.extend([&real, &noise, &mix, &rate, &rate]);
         let mut told = self.discriminator_move.profile(&inputs);
         let mut inputs: Vec<&Tensor> = self.generator.tensors().collect();
         inputs.extend(self.average.iter().flat_map(Params::tensors));

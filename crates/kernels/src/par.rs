@@ -41,13 +41,14 @@ where
 
 /// Calls `f(start, end)` for consecutive ranges that cover `0..n`, `grain` indices each (the last may be shorter).
 ///
-/// With [`Par::Seq`], or when there is at most one range, it is one call `f(0, n)`.
+/// With [`Par::Seq`], when there is at most one range or the pool has one thread, it is one call `f(0, n)`: a range's results may not depend on where
+/// it begins or ends.
 pub fn for_each_range<F>(par: Par, n: usize, grain: usize, f: F)
 where
     F: Fn(usize, usize) + Sync + Send,
 {
     let grain = grain.max(1);
-    if par == Par::Seq || n <= grain {
+    if par == Par::Seq || n <= grain || rayon::current_num_threads() == 1 {
         if n > 0 {
             f(0, n);
         }

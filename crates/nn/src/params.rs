@@ -90,14 +90,17 @@ impl Params {
         self.tensors.iter().map(|t| tape.var(t)).collect()
     }
 
-    /// Replaces all tensors by a program's results number `first`, `first + 1` and so on, of its last run in `workspace`.
+    /// Replaces all tensors by a program's results number `first`, `first + 1` and so on, of its last run in `workspace`. Memory that nobody
+    /// else shares is used again.
     ///
     /// # Panics
     /// If there are not enough results, or shapes or types differ.
     #[track_caller]
     pub fn update_from(&mut self, program: &Program, workspace: &Workspace, first: usize) {
-        for index in 0..self.len() {
-            self.set(index, program.output(workspace, first + index).to_tensor());
+        for (index, tensor) in self.tensors.iter_mut().enumerate() {
+            let result = program.output(workspace, first + index);
+            assert!(result.aval == tensor.aval(), "`{}` is {}, the result {}", self.names[index], tensor.aval(), result.aval);
+            tensor.assign(result);
         }
     }
 

@@ -16,6 +16,9 @@ use crate::transpose::transpose_strided;
 /// Pixels of a block: with 64 channels on both sides, a quarter of a megabyte in f32.
 const BLOCK: usize = 512;
 
+/// Pieces that the rows are cut into for threads, at most.
+const PIECES: usize = 8;
+
 /// dw, the adjoint of [`super::conv`] in w: `<conv(x, w), g> = <w, dw>`.
 ///
 /// # Panics
@@ -128,12 +131,12 @@ impl<T: Real> Product<'_, T> {
     /// # Safety
     /// `dw` addresses all the weights, and nobody else uses them meanwhile.
     unsafe fn run(&self, par: Par, dw: SendPtr<T>) {
-        let (ci, co) = (self.x.c / self.groups, self.g.c / self.groups);
+        let ci = self.x.c / self.groups;
         let rows = self.kernel[0] * self.kernel[1] * ci;
         let grain = match par {
             Par::Seq => rows,
-            // Every piece copies the pixels for itself, at the price of about `4 ci / co` rows of arithmetic.
-            Par::Rayon => (64 * self.x.c / co).clamp(2 * ROWS, 16 * ROWS).next_multiple_of(ROWS),
+            // Every piece copies the pixels for itself, at the price of some ten rows of arithmetic.
+            Par::Rayon => rows.div_ceil(PIECES).max(2 * ROWS).next_multiple_of(ROWS),
         };
         let by_position = self.is_by_position();
         for_each_range(par, rows, grain, |first, last| {
