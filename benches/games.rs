@@ -79,8 +79,8 @@ pub fn wgan_gp_critic() -> Repeated {
         };
         let (fake, g_norm) = g.apply(gw, g_norm, z, Mode::Train, None);
         let verdict = judge(&d, dw, Loss::Wasserstein, Penalty::Gradient { weight: 10.0 }, Round { real, fake, mix });
-        let (dw, d_adam) = rule.descend(verdict.loss, dw, d_adam, rate);
-        [dw, d_adam, g_norm, vec![verdict.loss]].concat()
+        let (dw, d_adam) = rule.descend(verdict.total(), dw, d_adam, rate);
+        [dw, d_adam, g_norm, vec![verdict.total()]].concat()
     })
 }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use metaforge_autodiff::{Aval, Var, grad_detached};
+use metaforge_autodiff::{Aval, Var, concat, grad_detached};
 use metaforge_data::Range;
 use metaforge_nn::clip::clip_by_global_norm;
 use metaforge_nn::{Adam, Model, Optimizer, Params, Schedule};
@@ -62,10 +62,13 @@ impl<'t> Verdict<'t> {
     }
 }
 
-/// How a discriminator with parameters `d` sees a round.
+/// How a discriminator with parameters `d` sees a round: real and generated images in one batch, each treated alone (see [`Gan`]).
 pub fn judge<'t>(discriminator: &Model, d: &[Var<'t>], loss: Loss, penalty: Penalty, round: Round<'t>) -> Verdict<'t> {
     let (real, fake) = (round.real, round.fake.stop_gradient());
-    let (on_real, on_fake) = (discriminator.forward(d, real), discriminator.forward(d, fake));
+    // One pass over both: a large batch fills the kernels' tiles better, and the weights' gradients come out added up.
+    let scores = discriminator.forward(d, concat(&[real, fake], 0));
+    let [n, all] = [real.shape()[0], scores.shape()[0]];
+    let (on_real, on_fake) = (scores.slice(0, 0, n), scores.slice(0, n, all - n));
     let penalty = penalty.term(|x| discriminator.forward(d, x), real, fake, round.mix);
     let shown = |scores: Var<'t>| match loss {
         Loss::NonSaturating | Loss::Minimax => scores.sigmoid().mean(),
