@@ -79,6 +79,72 @@ fn trace(inputs: &[Tensor]) -> Program {
     Program::trace(&inputs.iter().map(Tensor::aval).collect::<Vec<_>>(), |_, x| maml(x))
 }
 
+/// A classifier of blocks of a convolution, batch norm with scale and shift, pooling and a rectifier: the loss and its gradient.
+fn blocks<'t>(x: &[Var<'t>], pool: usize) -> Vec<Var<'t>> {
+    let (w, data) = x.split_at(x.len() - 2);
+    let window = Window { kernel: [pool; 2], stride: [pool; 2], pad: [[0; 2]; 2] };
+    let mut h = data[0];
+    for block in w[..w.len() - 1].chunks_exact(3) {
+        let normal = h.conv2d(block[0], Conv::new().pad(1)).normalize(0, 1, 1e-5) * block[1] + block[2];
+        h = normal.max_pool2d(window).relu();
+    }
+    let head = w[w.len() - 1];
+    let logits = h.reshape([h.shape()[0], head.shape()[0]]).matmul(head);
+    let loss = -logits.log_softmax().take_last(data[1]).mean();
+    let first = grad(loss, w);
+    let turned = first.iter().map(|g| (*g * *g).sum()).reduce(|a, b| a + b).expect("there are weights");
+    [vec![loss], first, grad(turned, w)].concat()
+}
+
+#[test]
+fn networks_give_the_eager_bits_to_the_second_order() {
+    // Maps of odd and even sizes, channels that fill registers and that do not, sums of more rows than a block has.
+    for (n, size, channels, pool) in [(3, 13, 5, 2), (2, 12, 17, 3), (7, 14, 64, 2), (40, 14, 32, 2)] {
+        let key = Key::new(n as u64);
+        let left = size / pool / pool;
+        let mut inputs = Vec::new();
+        for (i, from) in [2, channels].into_iter().enumerate() {
+            let key = key.fold(i as u64);
+            inputs.push(key.fold(0).normal([3, 3, from, channels], 0.0, 0.3));
+            inputs.push(key.fold(1).normal([channels], 1.0, 0.3));
+            inputs.push(key.fold(2).normal([channels], 0.0, 0.3));
+        }
+        inputs.push(key.fold(3).normal([left * left * channels, 4], 0.0, 0.2));
+        inputs.push(key.fold(4).normal([n, size, size, 2], 0.0, 1.0));
+        inputs.push(Tensor::from_u32([n], (0..n as u32).map(|i| i % 4).collect()));
+        let tape = Tape::eager();
+        let xs: Vec<Var<'_>> = inputs.iter().map(|x| tape.var(x)).collect();
+        let eager: Vec<_> = blocks(&xs, pool).iter().map(|y| bits(&y.value())).collect();
+        let avals: Vec<Aval> = inputs.iter().map(Tensor::aval).collect();
+        let program = Program::trace(&avals, |_, x| blocks(x, pool));
+        assert!(program.to_string().contains("PoolScatter"), "the gradient of a pooling is part of a pass\n{program}");
+        let inputs: Vec<&Tensor> = inputs.iter().collect();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        for par in [Par::Seq, Par::Rayon] {
+            let mut workspace = program.workspace();
+            pool.install(|| program.run(&mut workspace, &inputs, par));
+            let outputs = (0..eager.len()).map(|i| bits(&program.output(&workspace, i).to_tensor()));
+            for (i, (eager, replayed)) in eager.iter().zip(outputs).enumerate() {
+                assert!(*eager == replayed, "output {i} of {n} images of {size}, {channels} channels, {par:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pass_reads_what_it_can_compute_again() {
+    // Forward and backward through one block: the normalised image is in no instruction's results.
+    let avals = [[3usize, 3, 1, 64].as_slice(), &[64], &[64], &[75, 28, 28, 1]].map(|s| Aval::new(s, DType::F32));
+    let program = Program::trace(&avals, |_, x| {
+        let normal = x[3].conv2d(x[0], Conv::new().pad(1)).normalize(0, 1, 1e-5) * x[1] + x[2];
+        let y = normal.max_pool2d(Window { kernel: [2; 2], stride: [2; 2], pad: [[0; 2]; 2] }).relu();
+        grad((y * y).sum(), &x[..3])
+    });
+    let image = 75 * 28 * 28 * 64 * 4;
+    // The convolution's result, its gradient, and values of a quarter of their size.
+    assert!(program.workspace_bytes() < 13 * image / 4, "{} bytes\n{program}", program.workspace_bytes());
+}
+
 #[test]
 fn replay_allocates_nothing() {
     let inputs = maml_inputs();

@@ -43,7 +43,7 @@ pub(super) fn pass(graph: &Graph, group: &Group, is_needed: &dyn Fn(Val) -> bool
             sums.push(Sum { of: args[0], into, pooled });
             continue;
         }
-        let place = writer.write(eqn.outs[0]);
+        let place = writer.write(eqn.outs[0], summed.contains(&eqn.outs[0]));
         for x in &eqn.ins {
             if last_read.get(&x.val) == Some(&m) && !summed.contains(&x.val) {
                 writer.release(x.val);
@@ -103,12 +103,13 @@ impl Writer {
         if is_dense { Place::Input(at) } else { Place::Param(at) }
     }
 
-    /// Where a step leaves its result: an output, or a temporary.
-    fn write(&mut self, val: Val) -> Place {
+    /// Where a step leaves its result: an output, or a temporary; one of its own, if it is summed.
+    fn write(&mut self, val: Val, is_summed: bool) -> Place {
         if let Some(&place) = self.places.get(&val) {
             return place;
         }
-        let temp = self.free.pop().unwrap_or_else(|| {
+        let free = if is_summed { None } else { self.free.pop() };
+        let temp = free.unwrap_or_else(|| {
             self.temps += 1;
             self.temps - 1
         });

@@ -208,6 +208,9 @@ impl Fusion {
         assert!(counts.iter().all(|&n| n <= MAX_OPERANDS), "at most {MAX_OPERANDS} operands of a kind, not {counts:?}");
         let is_summed = |i| sums.iter().any(|s| s.of == Place::Temp(i));
         let temps: Vec<bool> = (0..temps).map(is_summed).collect();
+        // It keeps what tile after tile leaves there until the unit is summed.
+        let writes = |i| steps.iter().filter(|step| step.out == Place::Temp(i)).count();
+        assert!((0..temps.len()).all(|i| !temps[i] || writes(i) == 1), "a summed temporary that is written twice");
         let bands = pooling.map(|p| p.bands());
         let unit = bands.map_or([period, 0], |b| b.unit);
         Fusion { steps, sums, summed, period, elements, bands, unit, inputs, outputs, params: params.len(), temps }
