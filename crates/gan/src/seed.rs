@@ -46,8 +46,8 @@ pub fn discriminator() -> Model {
 /// discriminator's slope at real images keeps the game open and changes neither player.
 ///
 /// What the game can teach is bounded by what this discriminator sees: a feature of its last convolution sees 15 of 28 rows and
-/// columns (3, 7, 15), and its logit is a sum over the 16 places of those. An image whose halves are each drawn well passes, though
-/// together they may be no digit.
+/// columns (3, 7, 15), and its logit is a sum over the 16 places of those. It has no feature for how two parts of an image that lie
+/// further apart go together.
 pub fn seed_gan() -> Gan {
     Gan {
         generator: generator(),
