@@ -99,7 +99,13 @@ impl Params {
     pub fn update_from(&mut self, program: &Program, workspace: &Workspace, first: usize) {
         for (index, tensor) in self.tensors.iter_mut().enumerate() {
             let result = program.output(workspace, first + index);
-            assert!(result.aval == tensor.aval(), "`{}` is {}, the result {}", self.names[index], tensor.aval(), result.aval);
+            assert!(
+                result.aval == tensor.aval(),
+                "`{}` is {}, the result {}",
+                self.names[index],
+                tensor.aval(),
+                result.aval
+            );
             tensor.assign(result);
         }
     }

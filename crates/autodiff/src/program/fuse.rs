@@ -172,7 +172,8 @@ impl<'g> Grouping<'g> {
             }
             None => {
                 self.groups.push(Group { members: [eqn].into(), ..Group::default() });
-                let waits: SmallVec<[usize; 4]> = self.graph.eqns[eqn].ins.iter().filter_map(|x| self.source(x.val)).collect();
+                let waits: SmallVec<[usize; 4]> =
+                    self.graph.eqns[eqn].ins.iter().filter_map(|x| self.source(x.val)).collect();
                 self.wait(group, &waits);
             }
         }
@@ -206,7 +207,11 @@ impl<'g> Grouping<'g> {
     /// What it takes that `eqn` joins `group` (numbered `number`, if it exists already).
     fn entry(&self, group: &Group, number: Option<usize>, eqn: usize, cones: bool) -> Option<Entry> {
         let role = self.roles[eqn]?;
-        let mut entry = Entry { domain: group.domain.admit(role, self.dtype(eqn))?, members: SmallVec::new(), reads: SmallVec::new() };
+        let mut entry = Entry {
+            domain: group.domain.admit(role, self.dtype(eqn))?,
+            members: SmallVec::new(),
+            reads: SmallVec::new(),
+        };
         self.add(group, &mut entry, eqn, cones)?;
         let fits = group.members.len() + entry.members.len() <= MAX_MEMBERS
             && group.reads.len() + entry.reads.len() <= MAX_READS;
@@ -269,8 +274,17 @@ impl<'g> Grouping<'g> {
     }
 
     /// The equations from memory to `x`, and the bytes that they read.
-    fn cone(&self, group: &Group, entry: &Entry, x: Use, cone: &mut SmallVec<[usize; 8]>, bytes: &mut usize) -> Option<()> {
-        let here = |val: Val| group.has.contains(&val) || entry.members.iter().any(|&m| self.graph.eqns[m].outs.contains(&val));
+    fn cone(
+        &self,
+        group: &Group,
+        entry: &Entry,
+        x: Use,
+        cone: &mut SmallVec<[usize; 8]>,
+        bytes: &mut usize,
+    ) -> Option<()> {
+        let here = |val: Val| {
+            group.has.contains(&val) || entry.members.iter().any(|&m| self.graph.eqns[m].outs.contains(&val))
+        };
         if here(x.val) {
             return Some(());
         }
@@ -297,7 +311,8 @@ impl<'g> Grouping<'g> {
     }
 
     fn join(&mut self, group: usize, entry: Entry) {
-        let waits: SmallVec<[usize; 8]> = entry.reads.iter().filter_map(|&v| self.source(v)).filter(|&g| g != group).collect();
+        let waits: SmallVec<[usize; 8]> =
+            entry.reads.iter().filter_map(|&v| self.source(v)).filter(|&g| g != group).collect();
         let to = &mut self.groups[group];
         to.domain = entry.domain;
         for eqn in entry.members {
@@ -373,9 +388,7 @@ fn rebuild(grouping: &Grouping<'_>, order: &[usize]) -> Graph {
         let group = &grouping.groups[number];
         let home = |m: usize| grouping.home[m] == number;
         let new = if group.open {
-            pass(graph, group, &|val| {
-                needed.contains(&val) && matches!(graph.values[val].1, Origin::Eqn(e) if home(e))
-            })
+            pass(graph, group, &|val| needed.contains(&val) && matches!(graph.values[val].1, Origin::Eqn(e) if home(e)))
         } else {
             group.members.iter().map(|&m| copy(&graph.eqns[m])).next()
         };

@@ -32,11 +32,13 @@ pub(super) fn pass(graph: &Graph, group: &Group, is_needed: &dyn Fn(Val) -> bool
         members.iter().flat_map(|&m| graph.eqns[m].ins.iter().map(move |x| (x.val, m))).collect();
     let (mut steps, mut sums) = (Vec::new(), Vec::new());
     // Sums are taken when all steps are done, so what they read stays.
-    let summed: HashSet<Val> = members.iter().filter(|&&m| is_sum(graph, m)).map(|&m| graph.eqns[m].ins[0].val).collect();
+    let summed: HashSet<Val> =
+        members.iter().filter(|&&m| is_sum(graph, m)).map(|&m| graph.eqns[m].ins[0].val).collect();
     for &m in &members {
         let eqn = &graph.eqns[m];
         let out = graph.values[eqn.outs[0]].0;
-        let args: Vec<Place> = (0..eqn.ins.len()).map(|i| writer.read(eqn.ins[i], is_dense(eqn, i, &out), &computed)).collect();
+        let args: Vec<Place> =
+            (0..eqn.ins.len()).map(|i| writer.read(eqn.ins[i], is_dense(eqn, i, &out), &computed)).collect();
         if is_sum(graph, m) {
             let Place::Output(into) = writer.places[&eqn.outs[0]] else { unreachable!("a living sum is needed") };
             let pooled = group.domain.windows() == Some(eqn.ins[0].aval.shape.elements());

@@ -158,6 +158,7 @@ fn columns(part: &Shape, whole: &Shape) -> Option<Columns> {
 fn tiles(window: &Window, image: &Shape) -> Option<Pooling> {
     let [_, h, w, c] = image[..] else { return None };
     let [kh, kw] = window.kernel;
-    let is_tiled = window.stride == window.kernel && window.pad == [[0; 2]; 2] && h >= kh && w >= kw && kh * kw > 1 && kh <= 4;
+    let is_tiled =
+        window.stride == window.kernel && window.pad == [[0; 2]; 2] && h >= kh && w >= kw && kh * kw > 1 && kh <= 4;
     is_tiled.then_some(Pooling { hw: [h, w], channels: c, kernel: window.kernel })
 }

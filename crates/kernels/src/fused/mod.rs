@@ -23,11 +23,10 @@ use crate::simd::{Kernel, Simd, dispatch};
 use crate::term::Plain;
 use crate::{Binary, Unary};
 
-pub use pooling::Pooling;
 use patch::Patch;
 use pooling::Bands;
+pub use pooling::Pooling;
 use sums::{ColumnSums, Partition};
-
 
 /// Elements of a tile, about: the values that live at once fit the first-level cache beside what streams through it, and the nanoseconds to
 /// begin a step are few beside those of the step.
@@ -157,16 +156,16 @@ impl Fusion {
     /// # Panics
     /// If a step writes one of its operands or an input, a place holds two kinds of things or none, or the sizes do not fit.
     #[track_caller]
-    pub fn new(
-        steps: Vec<Step>,
-        sums: Vec<Sum>,
-        period: usize,
-        elements: usize,
-        pooling: Option<Pooling>,
-    ) -> Fusion {
-        assert!(period > 0 && elements > 0 && elements.is_multiple_of(period), "{elements} elements in rows of {period}");
+    pub fn new(steps: Vec<Step>, sums: Vec<Sum>, period: usize, elements: usize, pooling: Option<Pooling>) -> Fusion {
+        assert!(
+            period > 0 && elements > 0 && elements.is_multiple_of(period),
+            "{elements} elements in rows of {period}"
+        );
         if let Some(p) = &pooling {
-            assert!(p.kernel[0] <= patch::MAX_ROWS && p.hw[0] >= p.kernel[0] && p.hw[1] >= p.kernel[1], "windows of {p:?}");
+            assert!(
+                p.kernel[0] <= patch::MAX_ROWS && p.hw[0] >= p.kernel[0] && p.hw[1] >= p.kernel[1],
+                "windows of {p:?}"
+            );
             assert!(p.channels == period && elements.is_multiple_of(p.pixels()), "{elements} elements of {p:?}");
         }
         let mut kinds: Vec<(Place, Kind)> = Vec::new();
@@ -182,7 +181,10 @@ impl Fusion {
             assert!(matches!(step.out, Place::Output(_) | Place::Temp(_)), "{step:?} writes an operand");
             let (args, out) = step.kinds();
             assert_eq!(step.args.len(), args.len(), "operands of {step:?}");
-            assert!(pooling.is_some() || out == Kind::Pixels && !args.contains(&Kind::Windows), "{step:?} without windows");
+            assert!(
+                pooling.is_some() || out == Kind::Pixels && !args.contains(&Kind::Windows),
+                "{step:?} without windows"
+            );
             for (&arg, &kind) in step.args.iter().zip(args) {
                 let is_column = matches!(arg, Place::Param(_));
                 assert!(!is_column || !step.op.pools(), "{step:?} of columns");

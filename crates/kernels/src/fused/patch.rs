@@ -29,17 +29,8 @@ impl Patch {
     #[inline(always)]
     pub(super) fn first(fusion: &Fusion, unit: usize, count: usize) -> Patch {
         let len = count * fusion.unit(Kind::Pixels);
-        let whole = Patch {
-            rows: 1,
-            len,
-            pitch: len,
-            start: 0,
-            windows: 0,
-            windows_start: 0,
-            origin: 0,
-            row: 0,
-            column: 0,
-        };
+        let whole =
+            Patch { rows: 1, len, pitch: len, start: 0, windows: 0, windows_start: 0, origin: 0, row: 0, column: 0 };
         let Some(bands) = &fusion.bands else { return whole };
         let mut patch = Patch { pitch: bands.pitch, origin: bands.origin(unit), ..whole };
         patch.set(fusion);

@@ -131,7 +131,8 @@ impl Bands {
         for (w, (indices, out)) in indices.chunks_exact(c).zip(out.chunks_exact_mut(c)).enumerate() {
             let (at, name) = self.window(patch, w);
             if self.kernel == [2, 2] {
-                let ((blocks, rest), (in_blocks, in_rest)) = (out.as_chunks_mut::<BLOCK>(), indices.as_chunks::<BLOCK>());
+                let ((blocks, rest), (in_blocks, in_rest)) =
+                    (out.as_chunks_mut::<BLOCK>(), indices.as_chunks::<BLOCK>());
                 let done = blocks.len() * BLOCK;
                 let names = |b: usize| [0, c, pitch, pitch + c].map(|t| (name + t + b) as u32);
                 for ((b, out), indices) in blocks.iter_mut().enumerate().zip(in_blocks) {
@@ -177,7 +178,7 @@ impl Bands {
 
 /// Runs of `L` elements of the four pixels of a window, in two rows `c` elements apart; None if they are not there.
 #[inline(always)]
-fn quad<'a, T, const L: usize>(rows: [&'a [T]; 2], at: usize, c: usize) -> Option<[&'a [T; L]; 4]> {
+fn quad<T, const L: usize>(rows: [&[T]; 2], at: usize, c: usize) -> Option<[&[T; L]; 4]> {
     let run = |row: usize, at: usize| rows[row].get(at..).and_then(|x| x.first_chunk());
     Some([run(0, at)?, run(0, at + c)?, run(1, at)?, run(1, at + c)?])
 }

@@ -115,7 +115,7 @@ impl<'a, T: Real> ColumnSums<'a, T> {
         if rows * c <= FEW {
             out.copy_from_slice(&run[..c]);
         } else {
-            if rows * c % (RUN * lanes) != 0 {
+            if !(rows * c).is_multiple_of(RUN * lanes) {
                 flush(run, total);
             }
             if beside > 1 {
