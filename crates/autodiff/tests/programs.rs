@@ -132,6 +132,25 @@ fn networks_give_the_eager_bits_to_the_second_order() {
 }
 
 #[test]
+fn one_value_normalised_in_several_ways_and_single_rows() {
+    let x = Key::new(1).normal([4, 4, 6], 0.0, 1.0);
+    let row = Key::new(2).normal([1, 200], 0.0, 1.0);
+    let zeros = Tensor::new([200], vec![-0.0; 200]);
+    fn run<'t>(x: &[Var<'t>]) -> Vec<Var<'t>> {
+        let both = [x[0].normalize(0, 1, 1e-5), x[0].normalize(0, 2, 1e-5), x[0].normalize(1, 1, 1e-5)];
+        let one = (x[1].normalize(0, 1, 1e-5) * x[2]).sum();
+        [both.to_vec(), grad(one, &x[1..]), grad((both[0] * both[1]).sum(), &x[..1])].concat()
+    }
+    let inputs = [x, row, zeros];
+    let tape = Tape::eager();
+    let xs: Vec<Var<'_>> = inputs.iter().map(|x| tape.var(x)).collect();
+    let eager: Vec<_> = run(&xs).iter().map(|y| bits(&y.value())).collect();
+    let program = Program::trace(&inputs.iter().map(Tensor::aval).collect::<Vec<_>>(), |_, x| run(x));
+    let replayed: Vec<_> = program.call(&inputs.iter().collect::<Vec<_>>()).iter().map(bits).collect();
+    assert!(eager == replayed, "{program}");
+}
+
+#[test]
 fn a_pass_reads_what_it_can_compute_again() {
     // Forward and backward through one block: the normalised image is in no instruction's results.
     let avals = [[3usize, 3, 1, 64].as_slice(), &[64], &[64], &[75, 28, 28, 1]].map(|s| Aval::new(s, DType::F32));

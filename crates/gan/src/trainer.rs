@@ -134,7 +134,7 @@ impl GanTrainer {
         GanTrainer::with_source(gan, config, move |number| sampler.batch(number).x)
     }
 
-    /// A trainer on any source of real batches `[batch, ..]`, which are asked for by number, each once.
+    /// A trainer on any source of real batches `[batch, ..]`: a pure function of their number, which may be asked for more than once.
     ///
     /// # Errors
     /// If the first batch is not of the generator's shape, or a setting makes no sense.

@@ -88,9 +88,12 @@ impl Arena {
     /// An arena of `lines` cache lines, all zero.
     pub fn new(lines: usize) -> Arena {
         let extra = if lines * LINE >= 2 * HUGE { HUGE / LINE } else { 0 };
-        let mut memory: Vec<Line> = bytemuck::zeroed_vec(lines + extra);
+        let mut memory: Vec<Line> = Vec::with_capacity(lines + extra);
         let start = if extra > 0 { (memory.as_ptr() as usize).wrapping_neg() % HUGE / LINE } else { 0 };
-        advise_huge(&mut memory[start..]);
+        if extra > 0 {
+            advise_huge(&mut memory.spare_capacity_mut()[start..]);
+        }
+        memory.resize(lines + extra, Line([0; LINE]));
         Arena { memory, start, len: lines }
     }
 
@@ -132,7 +135,7 @@ impl Arena {
 }
 
 /// Asks the system for huge pages under all the whole ones of `lines`, before they are touched. Whether it gives them changes nothing but speed.
-fn advise_huge(lines: &mut [Line]) {
+fn advise_huge(lines: &mut [std::mem::MaybeUninit<Line>]) {
     let bytes = size_of_val(lines) / HUGE * HUGE;
     #[cfg(target_os = "linux")]
     if bytes > 0 {

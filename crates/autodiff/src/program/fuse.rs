@@ -254,6 +254,17 @@ impl<'g> Grouping<'g> {
 
     /// Adds to an entry all that computes `x` again from what is in memory, if that is worth it.
     fn recompute(&self, group: &Group, entry: &mut Entry, x: Use) -> Option<()> {
+        let (domain, members, reads) = (entry.domain, entry.members.len(), entry.reads.len());
+        let done = self.try_recompute(group, entry, x);
+        if done.is_none() {
+            entry.domain = domain;
+            entry.members.truncate(members);
+            entry.reads.truncate(reads);
+        }
+        done
+    }
+
+    fn try_recompute(&self, group: &Group, entry: &mut Entry, x: Use) -> Option<()> {
         let mut cone: SmallVec<[usize; 8]> = SmallVec::new();
         let mut bytes = 0;
         self.cone(group, entry, x, &mut cone, &mut bytes)?;
@@ -379,7 +390,7 @@ impl<'g> Grouping<'g> {
     }
 }
 
-/// The equations of the groups in order, each group a pass; what nobody reads is left out.
+/// The equations of the groups in order, each group a pass; what nobody reads is left out of a pass.
 fn rebuild(grouping: &Grouping<'_>, order: &[usize]) -> Graph {
     let graph = grouping.graph;
     let mut needed: HashSet<Val> = graph.outputs.iter().map(|x| x.val).collect();

@@ -113,18 +113,19 @@ impl Graph {
         prim: Prim,
         ins: SmallVec<[Use; 3]>,
         aval: Aval,
-        statistics: &mut HashMap<(Val, u64), Val>,
+        statistics: &mut HashMap<(Val, usize, u64), Val>,
     ) -> Val {
         let x = ins.first().copied();
         let rows_and_columns = x.and_then(|x| match x.aval.shape[..] {
-            [1, r, c] if r > 0 && c > 1 => Some((r, c)),
+            // A single row has nothing to gain, and is not summed but copied.
+            [1, r, c] if r > 1 && c > 1 => Some((r, c)),
             _ => None,
         });
         match (&prim, x, rows_and_columns) {
             (&(Prim::Normalize { eps } | Prim::Rstd { eps }), Some(x), Some((_, c))) => {
                 let columns = Aval { shape: Shape::new(&[1, c]), ..aval };
                 let mean = *statistics
-                    .entry((x.val, eps.to_bits()))
+                    .entry((x.val, c, eps.to_bits()))
                     .or_insert_with(|| self.emit(Op::Statistics { eps }, smallvec![x], &[columns, columns]));
                 if let Prim::Rstd { .. } = prim {
                     return mean + 1;

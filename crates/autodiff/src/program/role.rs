@@ -1,6 +1,6 @@
 //! Which equations can be steps of a fused pass, over what domain, and how they read their operands.
 
-use metaforge_kernels::fused::{Pooling, StepOp};
+use metaforge_kernels::fused::{MAX_PERIOD, MAX_ROWS, Pooling, StepOp};
 use smallvec::{SmallVec, smallvec};
 
 use super::graph::{Eqn, Graph, Op, Origin, Use};
@@ -18,9 +18,6 @@ pub(super) enum Role {
     Sum { n: usize, period: usize },
 }
 
-/// The widest rows that are summed on the way.
-const MAX_PERIOD: usize = 2048;
-
 /// The role of an equation, if it has one.
 pub(super) fn role(graph: &Graph, eqn: &Eqn) -> Option<Role> {
     let out = graph.values[eqn.outs[0]].0;
@@ -36,6 +33,8 @@ pub(super) fn role(graph: &Graph, eqn: &Eqn) -> Option<Role> {
                 match columns(&x.aval.shape, &out.shape)? {
                     Columns::All => dense = true,
                     Columns::One => {}
+                    // Long rows would make long tiles; what is no primitive has to be a step all the same.
+                    Columns::Each(c) if c > MAX_PERIOD && !matches!(eqn.op, Op::Step(_)) => return None,
                     Columns::Each(c) if period.is_none_or(|p| p == c) => period = Some(c),
                     Columns::Each(_) => return None,
                 }
@@ -158,7 +157,11 @@ fn columns(part: &Shape, whole: &Shape) -> Option<Columns> {
 fn tiles(window: &Window, image: &Shape) -> Option<Pooling> {
     let [_, h, w, c] = image[..] else { return None };
     let [kh, kw] = window.kernel;
-    let is_tiled =
-        window.stride == window.kernel && window.pad == [[0; 2]; 2] && h >= kh && w >= kw && kh * kw > 1 && kh <= 4;
+    let is_tiled = window.stride == window.kernel
+        && window.pad == [[0; 2]; 2]
+        && h >= kh
+        && w >= kw
+        && kh * kw > 1
+        && kh <= MAX_ROWS;
     is_tiled.then_some(Pooling { hw: [h, w], channels: c, kernel: window.kernel })
 }

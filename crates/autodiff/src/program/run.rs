@@ -36,7 +36,8 @@ impl Program {
             }
             other => match instr.ins[0].aval.dtype {
                 DType::F64 => lowered::<f64>(other, instr, view, outs, par),
-                DType::F32 | DType::U32 => lowered::<f32>(other, instr, view, outs, par),
+                DType::F32 => lowered::<f32>(other, instr, view, outs, par),
+                DType::U32 => unreachable!("{other} works on floating-point numbers"),
             },
         }
     }

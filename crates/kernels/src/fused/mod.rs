@@ -23,6 +23,7 @@ use crate::simd::{Kernel, Simd, dispatch};
 use crate::term::Plain;
 use crate::{Binary, Unary};
 
+pub use patch::MAX_ROWS;
 use patch::Patch;
 use pooling::Bands;
 pub use pooling::Pooling;
@@ -39,6 +40,8 @@ const SPREAD: usize = 256;
 const GRAIN: usize = 1 << 16;
 /// The most inputs, outputs, and parameters: of each.
 pub const MAX_OPERANDS: usize = 32;
+/// The longest rows that are summed.
+pub const MAX_PERIOD: usize = 2048;
 /// The most operands of a step.
 pub const MAX_ARGS: usize = 5;
 
@@ -162,17 +165,22 @@ impl Fusion {
             "{elements} elements in rows of {period}"
         );
         if let Some(p) = &pooling {
-            assert!(
-                p.kernel[0] <= patch::MAX_ROWS && p.hw[0] >= p.kernel[0] && p.hw[1] >= p.kernel[1],
-                "windows of {p:?}"
-            );
+            let fits = |i: usize| (1..=p.hw[i]).contains(&p.kernel[i]);
+            assert!(fits(0) && fits(1) && p.kernel[0] <= MAX_ROWS, "windows of {p:?}");
+            let pixels = p.hw[0].checked_mul(p.hw[1]).and_then(|n| n.checked_mul(p.channels));
+            assert!(pixels.is_some_and(|n| u32::try_from(n).is_ok()), "an image too large for its indices: {p:?}");
             assert!(p.channels == period && elements.is_multiple_of(p.pixels()), "{elements} elements of {p:?}");
         }
         let mut kinds: Vec<(Place, Kind)> = Vec::new();
         let mut temps = 0;
+        // What steps have written so far, and as what.
+        let mut written: Vec<(Place, Kind)> = Vec::new();
         // A temporary may hold one thing after the other; everything else is one thing.
         let mut hold = |place: Place, kind: Kind| match (place, kinds.iter().find(|(p, _)| *p == place)) {
-            (Place::Temp(i), _) => temps = temps.max(i + 1),
+            (Place::Temp(i), _) => {
+                assert!(i < MAX_OPERANDS, "at most {MAX_OPERANDS} temporaries, not {place:?}");
+                temps = temps.max(i + 1);
+            }
             (_, Some((_, known))) => assert_eq!(*known, kind, "{place:?} is two things at once"),
             (_, None) => kinds.push((place, kind)),
         };
@@ -187,16 +195,21 @@ impl Fusion {
             );
             for (&arg, &kind) in step.args.iter().zip(args) {
                 let is_column = matches!(arg, Place::Param(_));
-                assert!(!is_column || !step.op.pools(), "{step:?} of columns");
+                assert!(!is_column || step.op.takes_columns(), "{step:?} of columns");
+                assert!(!arg.is_written() || written.contains(&(arg, kind)), "{step:?} reads what no step wrote");
                 hold(arg, if is_column { Kind::Columns } else { kind });
             }
             hold(step.out, out);
+            written.retain(|(place, _)| *place != step.out);
+            written.push((step.out, out));
         }
         for sum in &sums {
             assert!(!matches!(sum.of, Place::Param(_)) && (pooling.is_some() || !sum.pooled), "{sum:?}");
+            assert!(!sum.of.is_written() || written.contains(&(sum.of, sum.kind())), "{sum:?} of what no step wrote");
             hold(sum.of, sum.kind());
             hold(Place::Output(sum.into), Kind::Columns);
         }
+        assert!(period <= MAX_PERIOD || sums.is_empty(), "rows of {period} are summed in another order");
         assert!(period > 1 || sums.is_empty(), "a column by itself is a line, which is summed in another order");
         let summed = sums.first().map_or(Kind::Pixels, Sum::kind);
         assert!(sums.iter().all(|s| s.kind() == summed), "sums of pixels and of windows");
@@ -253,10 +266,20 @@ impl Sum {
     }
 }
 
+impl Place {
+    /// Whether it is there only once a step has written it.
+    fn is_written(self) -> bool {
+        matches!(self, Place::Temp(_) | Place::Output(_))
+    }
+}
+
 impl StepOp {
-    /// Whether it goes between pixels and windows.
-    fn pools(self) -> bool {
-        matches!(self, StepOp::PoolIndices | StepOp::PoolGather | StepOp::PoolScatter)
+    /// Whether an operand may be one number a column.
+    fn takes_columns(self) -> bool {
+        match self {
+            StepOp::Unary(_) | StepOp::PoolIndices | StepOp::PoolGather | StepOp::PoolScatter => false,
+            StepOp::Binary(_) | StepOp::Select | StepOp::Normalize | StepOp::NormalizeGrad => true,
+        }
     }
 }
 
@@ -407,6 +430,7 @@ impl<T: Real> Job<'_, T> {
                 (*pointer, rest) = (SendPtr::new(own).cast(), others);
             }
             let columns = rows.map(|(partition, range, into)| ColumnSums::new(partition, range, lanes, into));
+            let (params, spares) = (SendPtr::new(params), SendPtr::new(spares));
             dispatch(Tiles { job: self, touched, owned, units, spread, temp: &temp, params, spares, columns });
         });
     }
@@ -425,9 +449,9 @@ struct Tiles<'a, T> {
     /// Elements of a repeated parameter.
     spread: usize,
     temp: &'a [SendPtr<u8>; MAX_OPERANDS],
-    params: &'a mut [T],
+    params: SendPtr<T>,
     /// Where outputs of a unit go that is not to be written.
-    spares: &'a mut [T],
+    spares: SendPtr<T>,
     columns: Option<ColumnSums<'a, T>>,
 }
 
@@ -501,14 +525,14 @@ impl<T: Real> Tiles<'_, T> {
 
     /// Where the values of a unit begin; of a narrow temporary and of a parameter, those of the tile.
     #[inline(always)]
-    fn pointer(&mut self, place: Place, at: &At) -> *mut u8 {
+    fn pointer(&self, place: Place, at: &At) -> *mut u8 {
         let memory = |m: &Memory| m.pointer.get().wrapping_add(at.unit * m.stride);
         match place {
             Place::Input(i) => memory(&self.job.input[i]),
             Place::Output(i) if at.is_owned => memory(&self.job.output[i]),
-            Place::Output(i) => self.spares[i * self.job.fusion.unit(Kind::Pixels)..].as_mut_ptr().cast(),
+            Place::Output(i) => self.spares.add(i * self.job.fusion.unit(Kind::Pixels)).get().cast(),
             Place::Temp(i) => self.temp[i].get(),
-            Place::Param(i) => self.params[i * self.spread..].as_mut_ptr().cast(),
+            Place::Param(i) => self.params.add(i * self.spread).get().cast(),
         }
     }
 

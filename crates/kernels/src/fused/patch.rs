@@ -3,7 +3,7 @@
 use super::{Fusion, Kind, TILE};
 
 /// The most rows of a window.
-pub(super) const MAX_ROWS: usize = 4;
+pub const MAX_ROWS: usize = 4;
 
 /// A tile: some rows of pixels of a unit, and the windows that they make up.
 #[derive(Clone, Copy, Debug)]

@@ -18,7 +18,7 @@ struct Operands<'a, T> {
 impl<T: Real> Tiles<'_, T> {
     /// Runs a step over a tile.
     #[inline(always)]
-    pub(super) fn step<S: Simd>(&mut self, step: &Step, at: &At, patch: &Patch) {
+    pub(super) fn step<S: Simd>(&self, step: &Step, at: &At, patch: &Patch) {
         let f = self.job.fusion;
         let (kinds, out_kind) = step.kinds();
         // SAFETY (of all slices below): `fused` checked that operands in memory have `unit` elements for each unit, and a tile lies within its unit
