@@ -123,7 +123,7 @@ impl<T: Real> Kernel for MaxRows<'_, T> {
 
 /// Whether `v` replaces `best`, which stands before it.
 #[inline(always)]
-fn is_better<T: Real>(v: T, best: T) -> bool {
+pub(crate) fn is_better<T: Real>(v: T, best: T) -> bool {
     #[expect(clippy::eq_op, reason = "tests for NaN without a branch")]
     let (v_nan, best_nan) = (v != v, best != best);
     (v > best) | (v_nan & !best_nan)

@@ -10,6 +10,7 @@ use bytemuck::Pod;
 
 use super::BLOCK;
 use super::patch::{MAX_ROWS, Patch};
+use crate::pool::is_better;
 use crate::real::Real;
 
 /// Windows of `kernel` pixels, side by side without padding, over images `[hw, channels]`.
@@ -222,12 +223,4 @@ fn place<T: Real>(name: u32, indices: &[u32], g: &[T], out: &mut [T]) {
     for (((j, out), &index), &g) in out.iter_mut().enumerate().zip(indices).zip(g) {
         *out = if index == name.wrapping_add(j as u32) { T::ZERO + g } else { T::ZERO };
     }
-}
-
-/// Whether `v` replaces `best`, which stands before it.
-#[inline(always)]
-fn is_better<T: Real>(v: T, best: T) -> bool {
-    #[expect(clippy::eq_op, reason = "tests for NaN without a branch")]
-    let (v_nan, best_nan) = (v != v, best != best);
-    (v > best) | (v_nan & !best_nan)
 }
