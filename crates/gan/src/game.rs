@@ -71,10 +71,14 @@ pub fn judge<'t>(discriminator: &Model, d: &[Var<'t>], loss: Loss, penalty: Pena
     let (on_real, on_fake) = (scores.slice(0, 0, n), scores.slice(0, n, all - n));
     let penalty = penalty.term(|x| discriminator.forward(d, x), real, fake, round.mix);
     let shown = |scores: Var<'t>| match loss {
-        Loss::NonSaturating | Loss::Minimax => scores.sigmoid().mean(),
+        Loss::NonSaturating | Loss::Minimax | Loss::Relativistic => scores.sigmoid().mean(),
         Loss::Wasserstein => scores.mean(),
     };
-    Verdict { loss: loss.discriminator(on_real, on_fake), penalty, real: shown(on_real), fake: shown(on_fake) }
+    let (of_real, of_fake) = match loss {
+        Loss::Relativistic => (on_real - on_fake, on_fake - on_real),
+        _ => (on_real, on_fake),
+    };
+    Verdict { loss: loss.discriminator(on_real, on_fake), penalty, real: shown(of_real), fake: shown(of_fake) }
 }
 
 impl Gan {
@@ -91,9 +95,11 @@ impl Gan {
         judge(&self.discriminator, d, self.loss, self.penalty, Round { real, fake, mix })
     }
 
-    /// What the generator `g` minimises against the discriminator `d`, of shape `[]`.
-    pub fn generator_loss<'t>(&self, g: &[Var<'t>], d: &[Var<'t>], noise: Var<'t>) -> Var<'t> {
-        self.loss.generator(self.discriminator.forward(d, self.generator.forward(g, noise)))
+    /// What the generator `g` minimises against the discriminator `d`, of shape `[]`. The real images matter only to a loss that
+    /// compares.
+    pub fn generator_loss<'t>(&self, g: &[Var<'t>], d: &[Var<'t>], real: Var<'t>, noise: Var<'t>) -> Var<'t> {
+        let fake = self.discriminator.forward(d, self.generator.forward(g, noise));
+        self.loss.generator(|| self.discriminator.forward(d, real), fake)
     }
 
     /// Length of the noise vector.

@@ -1,5 +1,5 @@
 //! What each player of an adversarial game minimises, on the discriminator's logits: Goodfellow et al. 2014 (minimax and
-//! non-saturating), Arjovsky et al. 2017 (Wasserstein).
+//! non-saturating), Arjovsky et al. 2017 (Wasserstein), Jolicoeur-Martineau 2019 (relativistic).
 //!
 //! A logit goes straight into a softplus: a sigmoid followed by a logarithm loses its gradient where the discriminator is
 //! sure, which is where the generator needs it most.
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// A pair of losses. The discriminator's output is a logit for the first two, a score without bounds for the third.
+/// A pair of losses. The discriminator's output is a logit, but for Wasserstein's, where it is a score without bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Loss {
@@ -23,28 +23,39 @@ pub enum Loss {
     Minimax,
     /// Difference of mean scores. It needs a critic held to bounded slope, by [`crate::Penalty::Gradient`] for one.
     Wasserstein,
+    /// Cross-entropy of the difference of two logits: each real image against one generated image (RpGAN). A generator that
+    /// draws some kinds of images only is nowhere at rest in this game, as it can be in the others (Huang et al. 2024, with
+    /// [`crate::Penalty::R1R2`]).
+    Relativistic,
 }
 
 impl Loss {
     /// All of them, with their names in a recipe.
-    pub const NAMES: [(&'static str, Loss); 3] =
-        [("non-saturating", Loss::NonSaturating), ("minimax", Loss::Minimax), ("wasserstein", Loss::Wasserstein)];
+    pub const NAMES: [(&'static str, Loss); 4] = [
+        ("non-saturating", Loss::NonSaturating),
+        ("minimax", Loss::Minimax),
+        ("wasserstein", Loss::Wasserstein),
+        ("relativistic", Loss::Relativistic),
+    ];
 
     /// What the discriminator minimises, of shape `[]`: means over the scores of real and of generated images, each of any
-    /// shape.
+    /// shape; of the same shape for a loss that compares them in pairs.
     pub fn discriminator<'t>(self, real: Var<'t>, fake: Var<'t>) -> Var<'t> {
         match self {
             Loss::NonSaturating | Loss::Minimax => (-real).softplus().mean() + fake.softplus().mean(),
             Loss::Wasserstein => fake.mean() - real.mean(),
+            Loss::Relativistic => (fake - real).softplus().mean(),
         }
     }
 
-    /// What the generator minimises, of shape `[]`, from the scores of its images.
-    pub fn generator<'t>(self, fake: Var<'t>) -> Var<'t> {
+    /// What the generator minimises, of shape `[]`, from the scores of its images; those of real images are asked for only by a
+    /// loss that compares.
+    pub fn generator<'t>(self, real: impl FnOnce() -> Var<'t>, fake: Var<'t>) -> Var<'t> {
         match self {
             Loss::NonSaturating => (-fake).softplus().mean(),
             Loss::Minimax => -fake.softplus().mean(),
             Loss::Wasserstein => -fake.mean(),
+            Loss::Relativistic => (real() - fake).softplus().mean(),
         }
     }
 }
@@ -69,7 +80,7 @@ mod tests {
     fn slope(loss: Loss, logit: f64) -> f64 {
         let tape = Tape::eager();
         let x = tape.var(&Tensor::from_f64([1], vec![logit]));
-        grad(loss.generator(x), &[x])[0].value().f64s()[0]
+        grad(loss.generator(|| x * 0.0, x), &[x])[0].value().f64s()[0]
     }
 
     #[test]
@@ -97,7 +108,7 @@ mod tests {
             for logit in [-1e4f32, 1e4] {
                 let tape = Tape::eager();
                 let x = tape.var(&Tensor::new([1], vec![logit]));
-                let both = loss.generator(x) + loss.discriminator(x, x);
+                let both = loss.generator(|| -x, x) + loss.discriminator(x, x);
                 assert!(grad(both, &[x])[0].value().is_finite() && both.value().is_finite());
             }
         }

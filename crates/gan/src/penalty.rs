@@ -6,7 +6,7 @@
 //! The norm of a slope is that of one image's gradient over all its pixels and channels. Taken over another set of axes
 //! it penalises something else, which many published programs do.
 
-use metaforge_autodiff::{Var, grad};
+use metaforge_autodiff::{Var, concat, grad};
 use serde::{Deserialize, Serialize};
 
 /// Added under the root, so that a discriminator that is flat has a derivative (0) instead of 0/0.
@@ -29,6 +29,13 @@ pub enum Penalty {
         /// Its factor, called gamma.
         weight: f64,
     },
+    /// The same at real images and at generated ones, added (R1 and R2): a relativistic game needs both to converge (Huang et al.
+    /// 2024).
+    #[serde(rename = "r1-r2")]
+    R1R2 {
+        /// Its factor, called gamma.
+        weight: f64,
+    },
 }
 
 impl Penalty {
@@ -47,6 +54,10 @@ impl Penalty {
             Penalty::None => None,
             Penalty::Gradient { weight } => Some(gradient_penalty(discriminator, real, fake, mix) * weight),
             Penalty::R1 { weight } => Some(squared_slope(discriminator, real).mean() * (weight / 2.0)),
+            Penalty::R1R2 { weight } => {
+                let both = concat(&[real, fake.stop_gradient()], 0);
+                Some(squared_slope(discriminator, both).mean() * weight)
+            }
         }
     }
 }

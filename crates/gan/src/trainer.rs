@@ -193,15 +193,15 @@ impl GanTrainer {
         inputs.extend(average.iter().flat_map(Params::avals));
         let of_average = inputs.len() - of_own;
         inputs.extend(discriminator.params.avals());
-        inputs.extend([floats(noise), floats(rate), floats(rate)]);
+        inputs.extend([seen.aval(), floats(noise), floats(rate), floats(rate)]);
         let generator_move = Program::trace(&inputs, |_, v| {
             let (own, rest) = v.split_at(of_own);
             let (average, rest) = rest.split_at(of_average);
             let (d, data) = rest.split_at(of_params);
             let (g, state) = own.split_at(of_g);
-            let loss = gan.generator_loss(g, d, data[0]);
-            let (g, state) = config.generator.descend(loss, g, state, data[1]);
-            let average = average.iter().zip(&g).map(|(&a, &p)| p + (a - p) * data[2]).collect();
+            let loss = gan.generator_loss(g, d, data[0], data[1]);
+            let (g, state) = config.generator.descend(loss, g, state, data[2]);
+            let average = average.iter().zip(&g).map(|(&a, &p)| p + (a - p) * data[3]).collect();
             [g, state, vec![loss], average].concat()
         });
 
@@ -247,12 +247,15 @@ impl GanTrainer {
         let rate = scalar(self.config.discriminator.rate.at(step));
         let scale = scalar(self.config.penalty_scale.at(step) * self.config.penalty_every as f64);
         let mut verdict = [0.0; 3];
+        let mut real = match self.drawn.take() {
+            Some((at, real)) if at == step * moves => real,
+            _ => (self.reals)(step * moves),
+        };
         for i in 0..moves {
             let number = step * moves + i;
-            let real = match self.drawn.take() {
-                Some((at, real)) if at == number => real,
-                _ => (self.reals)(number),
-            };
+            if i > 0 {
+                real = (self.reals)(number);
+            }
             let noise = key.fold(i).fold(0).normal(shape, 0.0, 1.0);
             let mix = key.fold(i).fold(1).uniform([shape[0]], 0.0, 1.0);
             let before = if i == 0 { &self.discriminator } else { &*discriminator };
@@ -277,10 +280,10 @@ impl GanTrainer {
         let mut inputs: Vec<&Tensor> = self.generator.tensors().collect();
         inputs.extend(self.average.iter().flat_map(Params::tensors));
         inputs.extend(discriminator.params.tensors());
-        inputs.extend([&noise, &rate, &decay]);
+        inputs.extend([&real, &noise, &rate, &decay]);
         let (reals, after, by) = (&self.reals, (step + 1) * moves, &mut self.generator_move);
-        let ((), real) = rayon::join(|| by.run(&inputs), || reals(after));
-        self.drawn = Some((after, real));
+        let ((), following) = rayon::join(|| by.run(&inputs), || reals(after));
+        self.drawn = Some((after, following));
         generator.update(&self.generator_move);
         let first = generator.params.len() + generator.optimizer.len();
         let g_loss = self.generator_move.number(first);
@@ -325,7 +328,7 @@ impl GanTrainer {
         let mut inputs: Vec<&Tensor> = self.generator.tensors().collect();
         inputs.extend(self.average.iter().flat_map(Params::tensors));
         inputs.extend(self.discriminator.params.tensors());
-        inputs.extend([&noise, &rate, &rate]);
+        inputs.extend([&real, &noise, &rate, &rate]);
         told.extend(self.generator_move.profile(&inputs));
         told
     }

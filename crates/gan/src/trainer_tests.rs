@@ -62,7 +62,7 @@ fn a_step_moves_each_player_by_its_own_loss_only() {
 
     let bind = |p: &Params| -> Vec<Var<'_>> { p.tensors().iter().map(|t| tape.var(t)).collect() };
     let moved = bind(&trainer.discriminator.params);
-    let loss = gan.generator_loss(&gv, &moved, normal(key.fold(1)));
+    let loss = gan.generator_loss(&gv, &moved, real, normal(key.fold(1)));
     assert_eq!(report.g_loss, loss.value().item());
     let rule = &trainer.config.generator;
     let state = bind(&rule.start(&g.avals()));

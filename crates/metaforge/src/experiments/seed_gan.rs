@@ -54,9 +54,10 @@ pub(super) fn build(recipe: &recipe::SeedGan, seed: u64, data: Option<&Path>) ->
 
 /// What a recipe's table adds for the discriminator.
 fn penalty(table: &recipe::Game) -> Penalty {
-    match (table.r1, table.gradient_penalty) {
-        (weight, _) if weight > 0.0 => Penalty::R1 { weight },
-        (_, weight) if weight > 0.0 => Penalty::Gradient { weight },
+    match (table.r1, table.r1_r2, table.gradient_penalty) {
+        (weight, _, _) if weight > 0.0 => Penalty::R1 { weight },
+        (_, weight, _) if weight > 0.0 => Penalty::R1R2 { weight },
+        (_, _, weight) if weight > 0.0 => Penalty::Gradient { weight },
         _ => Penalty::None,
     }
 }

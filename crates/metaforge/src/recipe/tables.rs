@@ -203,8 +203,10 @@ pub struct Game {
     pub loss: Loss,
     /// Weight of the penalty on the discriminator's slope at real images (R1, Mescheder et al. 2018); 0 for none.
     pub r1: f64,
+    /// Weight of the same at real and at generated images (R1 and R2, Huang et al. 2024); 0 for none.
+    pub r1_r2: f64,
     /// Weight of the penalty on its slope's distance from 1 between real and generated images (Gulrajani et al. 2017); 0 for
-    /// none. It is this one or R1.
+    /// none.
     pub gradient_penalty: f64,
     /// The penalty is taken in one of so many steps of the discriminator, with so many times its weight; 1 for every step.
     pub penalty_every: u64,
@@ -223,13 +225,15 @@ impl Game {
         at_least("game.penalty_every", self.penalty_every, 1)?;
         weight("game.r1", self.r1)?;
         weight("game.gradient_penalty", self.gradient_penalty)?;
-        if self.r1 > 0.0 && self.gradient_penalty > 0.0 {
+        weight("game.r1_r2", self.r1_r2)?;
+        let penalties = [("r1", self.r1), ("r1_r2", self.r1_r2), ("gradient_penalty", self.gradient_penalty)];
+        let set: Vec<_> = penalties.into_iter().filter(|(_, weight)| *weight > 0.0).collect();
+        if let [(a, of_a), (b, of_b), ..] = set[..] {
             return Err(format!(
-                "`game.r1` is {} and `game.gradient_penalty` is {}; there is one penalty, so set one of them to 0",
-                self.r1, self.gradient_penalty
+                "`game.{a}` is {of_a} and `game.{b}` is {of_b}; there is one penalty, so set one of them to 0"
             ));
         }
-        if self.loss == Loss::Wasserstein && self.r1 == 0.0 && self.gradient_penalty == 0.0 {
+        if self.loss == Loss::Wasserstein && set.is_empty() {
             return Err("`game.loss` is wasserstein, whose critic needs bounded slopes; set `game.gradient_penalty` (published: 10) or `game.r1` above 0".into());
         }
         if (0.0..1.0).contains(&self.average) {
