@@ -32,8 +32,12 @@ use sums::{ColumnSums, Partition};
 /// Elements of a tile, about: the values that live at once fit the first-level cache beside what streams through it, and the nanoseconds to
 /// begin a step are few beside those of the step.
 const TILE: usize = 2048;
+/// Elements that lie between a tile and the one whose operands are asked for meanwhile.
+const AHEAD: usize = 4 * TILE;
 /// Elements of a run of fixed length: rows are put side by side, or cut, to this length where they fit.
 const BLOCK: usize = 64;
+/// Elements of a long one; it takes a fourth of the beginnings.
+const LONG: usize = 4 * BLOCK;
 /// Elements that a parameter is repeated to where they do not fit.
 const SPREAD: usize = 256;
 /// Elements of the domain that a thread takes at a time, at least.
@@ -407,7 +411,7 @@ impl<T: Real> Job<'_, T> {
             Some(_) => 1,
             None => (TILE / full).clamp(1, (touched[1] - touched[0]).max(1)),
         };
-        let spread = if BLOCK.is_multiple_of(f.period) { BLOCK } else { f.period * (SPREAD / f.period).max(1) };
+        let spread = if BLOCK.is_multiple_of(f.period) { LONG } else { f.period * (SPREAD / f.period).max(1) };
         let room = [f.bands.map_or(units * full, |b| b.largest_patch(TILE)), units * full];
         let lanes = rows.as_ref().map_or(0, |(p, ..)| 2 * p.lanes);
         let spare = if touched[0] < owned { f.outputs.len() * full } else { 0 };
@@ -466,20 +470,22 @@ impl<T: Real> Kernel for Tiles<'_, T> {
             let is_owned = unit >= self.owned;
             let end = if is_owned { self.touched[1] } else { self.owned.min(self.touched[1]) };
             let count = (end - unit).min(self.units);
+            let full = f.unit(Kind::Pixels);
             let at = At { unit, is_owned };
+            let ahead = count * (AHEAD / (count * full)).max(1);
+            let goes_on = unit + ahead < self.touched[1];
             let mut patch = Patch::first(f, unit, count);
+            let mut done = [0; 2];
             loop {
-                let here = patch;
-                let goes_on = patch.next(f);
-                match (goes_on, unit + count < self.touched[1]) {
-                    (true, _) => self.prefetch(unit, &patch),
-                    (false, true) => self.prefetch(unit + count, &Patch::first(f, unit + count, count)),
-                    (false, false) => {}
+                let next = [done[0] + patch.rows * patch.len, done[1] + patch.windows];
+                for (i, step) in f.steps.iter().enumerate() {
+                    if goes_on {
+                        self.prefetch(unit + ahead, [done, next], [i, f.steps.len()]);
+                    }
+                    self.step::<S>(step, &at, &patch);
                 }
-                for step in &f.steps {
-                    self.step::<S>(step, &at, &here);
-                }
-                if !goes_on {
+                done = next;
+                if !patch.next(f) {
                     break;
                 }
             }
@@ -504,22 +510,21 @@ struct At {
 }
 
 impl<T: Real> Tiles<'_, T> {
-    /// Asks for the operands of a tile while the one before it is worked on: its rows are too short for the processor to foresee the next.
+    /// Asks for a part of what lies between two places of a unit that is still to come, `[pixels, windows]` each, in all operands in memory. All of
+    /// it at once would be more lines than the processor can wait for beside its work.
     #[inline(always)]
-    fn prefetch(&self, unit: usize, patch: &Patch) {
+    fn prefetch(&self, unit: usize, [first, last]: [[usize; 2]; 2], part: [usize; 2]) {
         let f = self.job.fusion;
-        for (m, kind) in self.job.input.iter().zip(&f.inputs) {
-            let base = m.pointer.get().wrapping_add(unit * m.stride);
-            if let Kind::Pixels = kind {
-                for row in 0..patch.rows {
-                    let first = patch.start + row * patch.pitch;
-                    prefetch(base.cast::<T>(), [first, first + patch.len], [0, 1]);
-                }
-            } else {
+        let operands = self.job.input.iter().zip(&f.inputs).chain(self.job.output.iter().zip(&f.outputs));
+        for (m, kind) in operands {
+            let i = match kind {
+                Kind::Pixels => 0,
                 // Indices are no larger than numbers: at worst some lines are asked for twice.
-                let first = patch.windows_start;
-                prefetch(base.cast::<T>(), [first, first + patch.windows], [0, 1]);
-            }
+                Kind::Windows | Kind::Indices => 1,
+                Kind::Columns => continue,
+            };
+            let base = m.pointer.get().wrapping_add(unit * m.stride);
+            prefetch(base.cast::<T>(), [first[i], last[i]], part);
         }
     }
 

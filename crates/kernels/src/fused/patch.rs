@@ -52,6 +52,15 @@ impl Patch {
         }
     }
 
+    /// The same tile as one row, if its rows follow each other without a gap.
+    #[inline(always)]
+    pub(super) fn flat(&self) -> Patch {
+        match self.len == self.pitch {
+            true => Patch { rows: 1, len: self.rows * self.len, ..*self },
+            false => *self,
+        }
+    }
+
     /// The tile that begins at `row` and `column`.
     #[inline(always)]
     fn set(&mut self, fusion: &Fusion) {
@@ -59,17 +68,16 @@ impl Patch {
         let [kh, kw] = bands.kernel;
         let c = bands.channels;
         self.start = self.row * kh * bands.pitch + self.column;
-        let tiled = bands.across * kw * c;
-        let is_rest = self.row == bands.rows || self.column >= tiled;
-        // What is left of the rows, or at most so many windows.
         self.rows = kh.min(bands.unit[0] / bands.pitch - self.row * kh);
-        if is_rest {
+        if self.row == bands.rows {
             self.windows = 0;
-            self.len = if self.row == bands.rows { bands.rest_len(self.column) } else { bands.pitch - self.column };
+            self.len = bands.rest_len(self.column);
             return;
         }
-        let count = bands.windows_of_patch(TILE).min((tiled - self.column) / (kw * c));
-        self.len = count * kw * c;
+        let left = bands.across - self.column / (kw * c);
+        let count = bands.windows_of_patch(TILE).min(left);
+        // The last windows take along what is left of the rows beside them.
+        self.len = if count == left { bands.pitch - self.column } else { count * kw * c };
         self.windows = count * c;
         self.windows_start = self.row * bands.across * c + self.column / kw;
     }

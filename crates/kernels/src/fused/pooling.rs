@@ -76,8 +76,9 @@ impl Bands {
 
     /// Elements of the largest tile.
     pub(super) fn largest_patch(&self, elements: usize) -> usize {
-        let windows = self.windows_of_patch(elements) * self.kernel[0] * self.kernel[1] * self.channels;
-        windows.max(self.kernel[0] * self.kernel[1] * self.channels)
+        let [kh, kw] = self.kernel;
+        let beside = self.pitch - self.across * kw * self.channels;
+        kh * (self.windows_of_patch(elements) * kw * self.channels + beside)
     }
 
     /// The offsets of a window's elements of one channel: rows, and elements within a row.
@@ -158,9 +159,8 @@ impl Bands {
     #[inline(always)]
     pub(super) fn scatter<T: Real>(&self, patch: &Patch, row: usize, g: &[T], indices: &[u32], out: &mut [T]) {
         let &Bands { channels: c, pitch, kernel: [_, kw], .. } = self;
-        if patch.windows == 0 {
-            return out.fill(T::ZERO);
-        }
+        let (out, beside) = out.split_at_mut(patch.windows * kw);
+        beside.fill(T::ZERO);
         let windows = g.chunks_exact(c).zip(indices.chunks_exact(c)).zip(out.chunks_exact_mut(kw * c));
         for (w, ((g, indices), out)) in windows.enumerate() {
             let (_, name) = self.window(patch, w);

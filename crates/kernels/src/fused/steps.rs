@@ -1,7 +1,7 @@
 //! One step over one tile: the arithmetic of the single kernels on slices that lie in the cache.
 
 use super::patch::{MAX_ROWS, Patch};
-use super::{At, BLOCK, Kind, MAX_ARGS, Place, Step, StepOp, Tiles};
+use super::{At, BLOCK, Kind, LONG, MAX_ARGS, Place, Step, StepOp, Tiles};
 use crate::elementwise::{Pairs, apply_unary, with_function};
 use crate::real::Real;
 use crate::simd::Simd;
@@ -12,6 +12,8 @@ struct Operands<'a, T> {
     repeats: [bool; MAX_ARGS],
     /// Elements that are worked on at once.
     chunk: usize,
+    /// Whether they may as well be fewer, [`BLOCK`].
+    is_short: bool,
     out: &'a mut [T],
 }
 
@@ -21,6 +23,8 @@ impl<T: Real> Tiles<'_, T> {
     pub(super) fn step<S: Simd>(&self, step: &Step, at: &At, patch: &Patch) {
         let f = self.job.fusion;
         let (kinds, out_kind) = step.kinds();
+        let is_pooling = matches!(step.op, StepOp::PoolIndices | StepOp::PoolGather | StepOp::PoolScatter);
+        let patch = &if is_pooling { *patch } else { patch.flat() };
         // SAFETY (of all slices below): `fused` checked that operands in memory have `unit` elements for each unit, and a tile lies within its unit
         // (`Patch`); a wide temporary has room for the units taken at once, any other for the largest tile, a spare output for one unit, which is then all that is
         // taken. `Fusion::new` checked that a place holds one kind of thing and that the result is none of the operands; another thread writes other units.
@@ -80,7 +84,8 @@ impl<T: Real> Tiles<'_, T> {
         let rows = if out_kind == Kind::Pixels { patch.rows } else { 1 };
         for row in 0..rows {
             let out = result!(row, T);
-            let mut operands = Operands { args: [&[]; MAX_ARGS], repeats: [false; MAX_ARGS], chunk: out.len(), out };
+            let (chunk, is_short) = (out.len(), BLOCK.is_multiple_of(f.period));
+            let mut operands = Operands { args: [&[]; MAX_ARGS], repeats: [false; MAX_ARGS], chunk, is_short, out };
             for i in 0..step.args.len() {
                 operands.args[i] = arg!(i, row, T);
                 operands.repeats[i] = matches!(step.args[i], Place::Param(_));
@@ -97,10 +102,23 @@ impl<T: Real> Tiles<'_, T> {
 /// compiled apart, for the baseline.
 ///
 /// Where operands repeat, runs have one fixed length if that can be: a loop of unknown length costs as much to begin and end as some hundred
-/// elements, and repeated operands stay in registers.
+/// elements.
 macro_rules! each {
+    // As many runs of `$len` elements as there are from `$done` on.
+    (@runs $len:ident, $args:ident, $repeats:ident, $out:ident, $done:ident, [$($arg:ident = $k:tt),+], $value:expr) => {
+        let first = $done;
+        $( let $arg = (if $repeats[$k] { &$args[$k][..] } else { &$args[$k][first..] }.as_chunks::<$len>().0, $repeats[$k]); )+
+        for (i, out) in $out[first..].as_chunks_mut::<$len>().0.iter_mut().enumerate() {
+            $( let Some($arg) = $arg.0.get(if $arg.1 { 0 } else { i }) else { return }; )+
+            for j in 0..$len {
+                $( let $arg = $arg[j]; )+
+                out[j] = $value;
+            }
+            $done += $len;
+        }
+    };
     ($operands:expr, [$($arg:ident = $k:tt),+], $value:expr) => {{
-        let Operands { args, repeats, chunk, out } = $operands;
+        let Operands { args, repeats, chunk, is_short, out } = $operands;
         if !repeats.contains(&true) {
             $( let mut $arg = args[$k].iter(); )+
             for out in out.iter_mut() {
@@ -109,16 +127,11 @@ macro_rules! each {
             }
         } else {
             let mut done = 0;
-            if chunk == BLOCK {
-                $( let $arg = (args[$k].as_chunks::<BLOCK>().0, repeats[$k]); )+
-                for (i, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-                    $( let Some($arg) = $arg.0.get(if $arg.1 { 0 } else { i }) else { return }; )+
-                    for j in 0..BLOCK {
-                        $( let $arg = $arg[j]; )+
-                        out[j] = $value;
-                    }
-                    done += BLOCK;
-                }
+            if chunk == LONG {
+                each!(@runs LONG, args, repeats, out, done, [$($arg = $k),+], $value);
+            }
+            if is_short {
+                each!(@runs BLOCK, args, repeats, out, done, [$($arg = $k),+], $value);
             }
             for (i, out) in out[done..].chunks_mut(chunk).enumerate() {
                 let first = done + i * chunk;
