@@ -49,17 +49,7 @@ impl Maml {
     pub fn new(model: Model, objective: Objective) -> Maml {
         let adapted = vec![true; model.specs().len()];
         let (order, statistics) = (Order::Second, Statistics::Transductive);
-        Maml {
-            model,
-            objective,
-            steps: 1,
-            lr: 0.4,
-            order,
-            eval_steps: 3,
-            statistics,
-            adapted,
-            rematerialise: false,
-        }
+        Maml { model, objective, steps: 1, lr: 0.4, order, eval_steps: 3, statistics, adapted, rematerialise: false }
     }
 
     /// The inner loop adapts the parameters whose name is chosen, and no other. With the last layer alone this is ANIL (Raghu et
