@@ -18,10 +18,10 @@ pub fn maml_sinusoid(inner_steps: usize) -> MetaTrainer {
     trainer(maml, Arc::new(Sinusoids::new(10, 10, 1, Split::Train)), 25)
 }
 
-/// MAML on 28x28 images: Conv4-64 with batch norm and max-pooling, 5-way 1-shot, 15 queries a class, one inner step, `tasks` tasks, Adam.
-pub fn maml_images(order: Order, tasks: usize) -> MetaTrainer {
+/// MAML on 28x28 images: Conv4-64 with batch norm and max-pooling, 5-way 1-shot, 15 queries a class, `tasks` tasks, Adam.
+pub fn maml_images(order: Order, inner_steps: usize, rematerialise: bool, tasks: usize) -> MetaTrainer {
     let model = Model::new(zoo::conv4(64, Some(5)), [1, 28, 28, 1]);
-    let maml = Maml { steps: 1, lr: 0.4, order, ..Maml::new(model, Objective::CrossEntropy) };
+    let maml = Maml { steps: inner_steps, lr: 0.4, order, rematerialise, ..Maml::new(model, Objective::CrossEntropy) };
     trainer(maml, episodes(5, 1, 15), tasks)
 }
 

@@ -35,7 +35,7 @@ pub trait Work {
 }
 
 /// All of them, in the order in which they run.
-pub const WORKLOADS: [Workload; 13] = [
+pub const WORKLOADS: [Workload; 15] = [
     Workload {
         name: "gemm/256",
         peers: &["numpy_gemm.py", "torch_gemm.py"],
@@ -64,12 +64,22 @@ pub const WORKLOADS: [Workload; 13] = [
     Workload {
         name: "maml-omniglot-5w1s/T8",
         peers: &["torch_maml_images.py", "jax_maml_images.py"],
-        start: || Box::new(Batch(maml_images(Order::Second, 8), 8)),
+        start: || Box::new(Batch(maml_images(Order::Second, 1, false, 8), 8)),
+    },
+    Workload {
+        name: "maml-omniglot-5w1s/5step",
+        peers: &[],
+        start: || Box::new(Batch(maml_images(Order::Second, 5, false, 8), 8)),
+    },
+    Workload {
+        name: "maml-omniglot-5w1s/5step-remat",
+        peers: &[],
+        start: || Box::new(Batch(maml_images(Order::Second, 5, true, 8), 8)),
     },
     Workload {
         name: "fomaml-omniglot-5w1s/T8",
         peers: &["torch_maml_images.py"],
-        start: || Box::new(Batch(maml_images(Order::First, 8), 8)),
+        start: || Box::new(Batch(maml_images(Order::First, 1, false, 8), 8)),
     },
     Workload {
         name: "proto/60w5s5q",

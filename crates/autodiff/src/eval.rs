@@ -130,6 +130,7 @@ where
             kernels::uniform([key[0], key[1]], out);
         }
         Prim::StopGradient
+        | Prim::Barrier
         | Prim::Reshape(_)
         | Prim::Permute(_)
         | Prim::Broadcast(_)
@@ -162,6 +163,7 @@ fn integers(prim: &Prim, ins: &[View<'_>], aval: &Aval, out: &mut [u32], par: Pa
             }
         }
         Prim::StopGradient
+        | Prim::Barrier
         | Prim::Reshape(_)
         | Prim::Permute(_)
         | Prim::Broadcast(_)

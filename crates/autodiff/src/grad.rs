@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
+use crate::checkpoint::Replays;
 use crate::tape::{Id, Node, Source, Tape, Var};
 use crate::vjp::vjp as rule;
 
@@ -79,6 +80,7 @@ fn sweep<'t>(ys: &[Var<'t>], cotangents: &[Var<'t>], xs: &[Var<'t>]) -> Vec<Opti
             add(&mut cotangent, y.id, g);
         }
     }
+    let mut replays = Replays::new(tape);
     let wanted = |id: Id| xs.iter().any(|x| x.id == id);
     for id in (0..top as Id).rev() {
         if !reach[id as usize] || !cotangent.contains_key(&id) {
@@ -89,10 +91,11 @@ fn sweep<'t>(ys: &[Var<'t>], cotangents: &[Var<'t>], xs: &[Var<'t>]) -> Vec<Opti
             Source::Input(_) | Source::Const(_) => None,
         });
         let Some((prim, ins)) = eqn else { continue };
+        replays.enter(id, &cotangent);
         let g = if wanted(id) { cotangent[&id] } else { cotangent.remove(&id).expect("checked above") };
-        let inputs: SmallVec<[Var<'t>; 3]> = ins.iter().map(|&i| tape.var_at(i)).collect();
+        let inputs: SmallVec<[Var<'t>; 3]> = ins.iter().map(|&i| replays.at(i)).collect();
         let need: SmallVec<[bool; 3]> = ins.iter().map(|&i| reach[i as usize]).collect();
-        let gradients = rule(&prim, &inputs, tape.var_at(id), g, &need);
+        let gradients = rule(&prim, &inputs, replays.at(id), g, &need);
         for ((&input, &needed), gradient) in ins.iter().zip(&need).zip(gradients) {
             if let (true, Some(gradient)) = (needed, gradient) {
                 add(&mut cotangent, input, gradient);

@@ -13,6 +13,7 @@
 
 mod aval;
 mod check;
+mod checkpoint;
 mod convert;
 mod eval;
 mod grad;

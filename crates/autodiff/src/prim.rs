@@ -80,6 +80,9 @@ pub enum Prim {
     Cast(DType),
     /// The value, of which no gradient flows back.
     StopGradient,
+    /// The first operand, not before all others are there. A program computes what comes after it anew, even if it has the same
+    /// numbers already: see [`crate::Tape::checkpoint`].
+    Barrier,
     /// The same numbers in another shape.
     Reshape(Shape),
     /// Axis `i` of the output is axis `axes[i]` of the input.

@@ -47,6 +47,7 @@ pub fn shape(prim: &Prim, ins: &[Aval]) -> Result<Aval, String> {
             arity(1)?;
             Ok(ins[0])
         }
+        Prim::Barrier => ins.first().copied().ok_or_else(|| "nothing to pass on".into()),
         Prim::Reshape(shape) => {
             arity(1)?;
             if shape.elements() != ins[0].shape.elements() {

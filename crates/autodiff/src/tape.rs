@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::ops::Range;
 
 use metaforge_kernels::{Buffer, Par};
 use smallvec::SmallVec;
@@ -41,6 +42,9 @@ pub(crate) struct Node {
 /// Values live as long as their tape: drop it, and everything is freed at once.
 pub struct Tape {
     nodes: RefCell<Vec<Node>>,
+    /// Equations that a reverse sweep records again, in the order of their ends and the inner before the outer; see
+    /// [`Tape::checkpoint`].
+    pub(crate) checkpoints: RefCell<Vec<Range<Id>>>,
     eager: bool,
     par: Par,
 }
@@ -48,12 +52,12 @@ pub struct Tape {
 impl Tape {
     /// A tape that computes each equation as it is recorded, on one thread.
     pub fn eager() -> Tape {
-        Tape { nodes: RefCell::default(), eager: true, par: Par::Seq }
+        Tape { nodes: RefCell::default(), checkpoints: RefCell::default(), eager: true, par: Par::Seq }
     }
 
     /// A tape that notes shapes only; what [`crate::Program::trace`] uses.
     pub fn tracing() -> Tape {
-        Tape { nodes: RefCell::default(), eager: false, par: Par::Seq }
+        Tape { eager: false, ..Tape::eager() }
     }
 
     /// The tape with its kernels run sequentially or split over threads; the numbers are the same.
@@ -108,10 +112,14 @@ impl Tape {
     }
 
     pub(crate) fn push(&self, node: Node) -> Var<'_> {
-        let mut nodes = self.nodes.borrow_mut();
-        let id = Id::try_from(nodes.len()).expect("a tape of less than 2^32 values");
-        nodes.push(node);
+        let id = self.next();
+        self.nodes.borrow_mut().push(node);
         Var { id, tape: self }
+    }
+
+    /// Position of the value that is recorded next.
+    pub(crate) fn next(&self) -> Id {
+        Id::try_from(self.len()).expect("a tape of less than 2^32 values")
     }
 
     pub(crate) fn var_at(&self, id: Id) -> Var<'_> {
@@ -129,6 +137,7 @@ impl Tape {
     /// Forgets every value from position `len` on. No handle to them may be used again.
     pub(crate) fn truncate(&self, len: usize) {
         self.nodes.borrow_mut().truncate(len);
+        self.checkpoints.borrow_mut().retain(|region| region.end as usize <= len);
     }
 
     pub(crate) fn into_nodes(self) -> Vec<Node> {
@@ -160,7 +169,7 @@ impl Tape {
         let nodes = self.nodes.borrow();
         let tensors: SmallVec<[&Tensor; 3]> =
             ins.iter().map(|x| nodes[x.id as usize].value.as_ref().expect("an eager tape holds every value")).collect();
-        if matches!(prim, Prim::Reshape(_) | Prim::StopGradient) {
+        if matches!(prim, Prim::Reshape(_) | Prim::StopGradient | Prim::Barrier) {
             return tensors[0].reshape(aval.shape);
         }
         let views: SmallVec<[View<'_>; 3]> = tensors.iter().map(|t| t.view()).collect();

@@ -37,6 +37,11 @@ pub(crate) fn vjp<'t>(prim: &Prim, xs: &[Var<'t>], y: Var<'t>, g: Var<'t>, need:
         }
         Prim::Cast(dtype) => smallvec![dtype.is_float().then(|| g.cast(xs[0].dtype()))],
         Prim::StopGradient | Prim::Argmax | Prim::MaxPoolIndices(_) | Prim::Uniform(_) => smallvec![None],
+        Prim::Barrier => {
+            let mut cotangents: Cotangents<'t> = smallvec![None; xs.len()];
+            cotangents[0] = Some(g);
+            cotangents
+        }
         Prim::Reshape(_) => smallvec![Some(g.reshape(xs[0].shape()))],
         Prim::Permute(axes) => {
             let mut inverse = vec![0; axes.len()];

@@ -38,15 +38,20 @@ pub struct Maml {
     pub statistics: Statistics,
     /// For each parameter whether the inner loop adapts it. What it does not adapt is meta-learned all the same.
     pub adapted: Vec<bool>,
+    /// Whether the meta-gradient computes an inner step again when it comes to it, instead of keeping what the step computed
+    /// ([`Tape::checkpoint`](metaforge_autodiff::Tape::checkpoint)): the same bits. Another step then takes the memory of its adapted weights, not of its activations. Conv4-64 on 28x28
+    /// images, 5-way 5-shot, second order: 0.45 MB a step, one copy of the weights (1.0 MB of workspace, whose values cannot be packed
+    /// without gaps), instead of 18.6 MB; the arithmetic of five steps grows by 19 %. In first order nothing is kept anyway.
+    pub rematerialise: bool,
 }
 
 impl Maml {
     /// One inner step of rate 0.4 in training, three in evaluation (the paper's for Omniglot, whose rate is another one: see
-    /// [`Objective::CrossEntropy`]), second order, transductive, all parameters adapted.
+    /// [`Objective::CrossEntropy`]), second order, transductive, all parameters adapted, nothing computed twice.
     pub fn new(model: Model, objective: Objective) -> Maml {
         let adapted = vec![true; model.specs().len()];
         let (order, statistics) = (Order::Second, Statistics::Transductive);
-        Maml { model, objective, steps: 1, lr: 0.4, order, eval_steps: 3, statistics, adapted }
+        Maml { model, objective, steps: 1, lr: 0.4, order, eval_steps: 3, statistics, adapted, rematerialise: false }
     }
 
     /// The inner loop adapts the parameters whose name is chosen, and no other. With the last layer alone this is ANIL (Raghu et
@@ -103,7 +108,8 @@ impl EpisodeLearner for Maml {
     fn play<'t>(&self, meta: &[Var<'t>], state: &[Var<'t>], task: &TaskVars<'t>) -> Played<'t> {
         let mut weights = meta.to_vec();
         for _ in 0..self.steps {
-            weights = self.inner_step(&weights, task, self.order);
+            let step = || self.inner_step(&weights, task, self.order);
+            weights = if self.rematerialise { task.support_x.tape().checkpoint(step) } else { step() };
         }
         let output = self.answer(&weights, task, self.statistics);
         let loss = self.objective.loss(output, task.query_y);

@@ -123,6 +123,7 @@ fn the_meta_gradient_of_a_network_agrees_with_finite_differences() {
     let maml = regression();
     let task = points();
     check_meta_gradient(&maml, &task, 2);
+    check_meta_gradient(&Maml { rematerialise: true, ..maml }, &task, 3);
 }
 
 #[test]

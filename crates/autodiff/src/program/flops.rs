@@ -36,6 +36,7 @@ fn multiply_adds(instr: &Instr, out: Shape) -> usize {
         | Prim::Select
         | Prim::Cast(_)
         | Prim::StopGradient
+        | Prim::Barrier
         | Prim::Reshape(_)
         | Prim::Permute(_)
         | Prim::Broadcast(_)

@@ -93,6 +93,24 @@ impl Graph {
         graph
     }
 
+    /// The graph in which what reads a barrier's result reads its operand. Barriers have done their work once the order of the equations
+    /// is settled, so they cost neither time nor memory.
+    pub(super) fn without_barriers(mut self) -> Graph {
+        let mut same: Vec<Val> = (0..self.values.len()).collect();
+        for eqn in &self.eqns {
+            if let Op::Prim(Prim::Barrier) = eqn.op {
+                same[eqn.outs[0]] = same[eqn.ins[0].val];
+            }
+        }
+        self.eqns.retain(|eqn| !matches!(eqn.op, Op::Prim(Prim::Barrier)));
+        let uses = self.eqns.iter_mut().flat_map(|eqn| &mut eqn.ins).chain(&mut self.outputs);
+        uses.for_each(|x| x.val = same[x.val]);
+        for (i, eqn) in self.eqns.iter().enumerate() {
+            eqn.outs.iter().for_each(|&out| self.values[out].1 = Origin::Eqn(i));
+        }
+        self
+    }
+
     fn value(&mut self, aval: Aval, origin: Origin) -> Val {
         self.values.push((aval, origin));
         self.values.len() - 1

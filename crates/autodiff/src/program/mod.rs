@@ -104,7 +104,7 @@ impl Program {
             f(&tape, &vars).iter().map(|y| y.id).collect()
         };
         let (nodes, outputs) = optimise::optimise(tape.into_nodes(), outputs);
-        plan::plan(inputs.to_vec(), fuse::fuse(Graph::new(nodes, outputs)))
+        plan::plan(inputs.to_vec(), fuse::fuse(Graph::new(nodes, outputs)).without_barriers())
     }
 
     /// Shapes and types of the inputs.

@@ -39,7 +39,10 @@ fn rewrite(nodes: Vec<Node>, outputs: Vec<Id>) -> (Vec<Node>, Vec<Id>) {
                     *i = place[*i as usize];
                 }
                 absorb_broadcasts(&out, &prim, &aval, &mut ins);
-                if let Some(same) = identity(&out, &prim, &aval, &mut ins) {
+                if let Prim::Barrier = prim {
+                    // What comes after it is to be computed anew, so no two are the same.
+                    push(&mut out, Node { source: Source::Eqn { prim, ins }, aval, value: None })
+                } else if let Some(same) = identity(&out, &prim, &aval, &mut ins) {
                     same
                 } else if let Some(value) = fold(&out, &prim, &aval, &ins) {
                     constant(&mut out, &mut scalars, value)

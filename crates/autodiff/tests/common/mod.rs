@@ -24,7 +24,7 @@ impl Case {
 }
 
 /// Number of kinds of primitives; see [`kind`].
-pub(crate) const KINDS: usize = 61;
+pub(crate) const KINDS: usize = 62;
 
 /// The kind of a primitive as a number below [`KINDS`]. There is no wildcard: a new primitive does not compile without its row,
 /// and the test `every_kind_has_a_case` fails until [`cases`] has it too.
@@ -96,6 +96,7 @@ pub(crate) fn kind(prim: &Prim) -> usize {
         Prim::Uniform(_) => 59,
         // The one way in from outside; its own tests stand in `custom.rs`.
         Prim::Custom(_) => 60,
+        Prim::Barrier => 61,
     }
 }
 
@@ -153,6 +154,7 @@ pub(crate) fn cases(seed: u64) -> Vec<Case> {
     let s = g.shape(4);
     add(Prim::Cast(DType::F64), vec![g.any(&s)]);
     add(Prim::StopGradient, vec![g.any(&s)]);
+    add(Prim::Barrier, vec![g.any(&s), g.any(&[2]), g.any(&s)]);
     let total = s.iter().product::<usize>();
     add(Prim::Reshape([1, total].into()), vec![g.any(&s)]);
     let mut axes: Vec<usize> = (0..s.len()).collect();

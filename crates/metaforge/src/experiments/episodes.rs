@@ -46,6 +46,7 @@ pub(super) fn maml(recipe: &recipe::Maml, seed: u64, data: Option<&Path>) -> Res
             lr: inner.lr,
             eval_steps: inner.eval_steps,
             order: inner.order,
+            rematerialise: inner.rematerialise,
             statistics: recipe.eval.batch_norm,
             ..Maml::new(model, Objective::CrossEntropy)
         };

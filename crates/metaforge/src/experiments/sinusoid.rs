@@ -40,6 +40,7 @@ pub(super) fn build(recipe: &recipe::SinusoidMaml, seed: u64) -> Result<Waves> {
         lr: inner.lr,
         eval_steps: inner.eval_steps,
         order: inner.order,
+        rematerialise: inner.rematerialise,
         ..Maml::new(model.clone(), Objective::MeanSquare)
     };
     let train = Sinusoids::new(task.shots, task.queries, seed, Split::Train);

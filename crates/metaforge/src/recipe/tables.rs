@@ -292,6 +292,9 @@ pub struct Inner {
     pub eval_steps: usize,
     /// Whether the meta-gradient flows through the steps' gradients.
     pub order: Order,
+    /// Whether the meta-gradient computes each step again instead of keeping what it computed: the same numbers in less memory and
+    /// more time, worth it with many steps on many support images.
+    pub rematerialise: bool,
 }
 
 impl Inner {
