@@ -33,6 +33,6 @@ pub use gather::gather;
 pub use instances::*;
 pub use matmul::MatMulDims;
 pub use moves::copy_strided;
-pub use par::Par;
+pub use par::{Par, attended};
 pub use pool::Window;
 pub use real::Real;

@@ -1,6 +1,11 @@
 //! How work is spread over threads: sequentially unless told otherwise, and split by shape only, so that one thread and sixty-four
 //! give the same bits.
 
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rayon::Yield;
 use rayon::prelude::*;
 
 /// Whether a kernel may use the current rayon pool.
@@ -55,6 +60,57 @@ where
     } else {
         (0..n.div_ceil(grain)).into_par_iter().for_each(|i| f(i * grain, ((i + 1) * grain).min(n)));
     }
+}
+
+/// How long a thread watches in vain before it goes to sleep after all.
+const PATIENCE: Duration = Duration::from_micros(500);
+
+/// Runs `f` while the other threads of the current rayon pool watch for the work that it splits off. In a sequence of short kernels they would fall
+/// asleep after each, and to wake a thread takes longer than many a kernel. No result changes by it.
+///
+/// With [`Par::Seq`], or in a pool of one thread, it is `f()`.
+pub fn attended<R: Send>(par: Par, f: impl FnOnce() -> R + Send) -> R {
+    let threads = rayon::current_num_threads();
+    if par == Par::Seq || threads == 1 {
+        return f();
+    }
+    let done = &AtomicBool::new(false);
+    rayon::scope(|scope| {
+        let caller = rayon::current_thread_index();
+        for _ in 1..threads {
+            scope.spawn(move |_| watch(caller, done));
+        }
+        let _done = Done(done);
+        f()
+    })
+}
+
+/// Tells the watchers when it is dropped, so that they hear of a panic too.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Works on what the pool has to do until `done`, or until nothing comes for a while. The caller itself, whom the watchers watch, does not wait here.
+fn watch(caller: Option<usize>, done: &AtomicBool) {
+    thread_local! {
+        static WATCHES: Cell<bool> = const { Cell::new(false) };
+    }
+    if rayon::current_thread_index() == caller || WATCHES.replace(true) {
+        return;
+    }
+    let mut worked = Instant::now();
+    while !done.load(Ordering::Acquire) {
+        match rayon::yield_now() {
+            Some(Yield::Executed) => worked = Instant::now(),
+            _ if worked.elapsed() > PATIENCE => break,
+            _ => std::thread::yield_now(),
+        }
+    }
+    WATCHES.set(false);
 }
 
 /// A raw pointer that may be handed to another thread.
@@ -123,6 +179,30 @@ mod tests {
                 assert!(seen.into_inner().unwrap().iter().all(|&c| c == 1));
             }
         }
+    }
+
+    #[test]
+    fn watchers_change_nothing_and_end_with_what_they_watch() {
+        for threads in [1, 2, 4] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let sum = |par| {
+                let total = Mutex::new(0);
+                for _ in 0..50 {
+                    for_each_range(par, 1000, 10, |a, b| *total.lock().unwrap() += b - a);
+                }
+                total.into_inner().unwrap()
+            };
+            for par in [Par::Seq, Par::Rayon] {
+                assert_eq!(pool.install(|| attended(par, || sum(par))), 50_000);
+                // One within the other, several at once, from outside the pool, and one that fails.
+                assert_eq!(pool.install(|| attended(par, || attended(par, || sum(par)))), 50_000);
+                let both = pool.install(|| rayon::join(|| attended(par, || sum(par)), || attended(par, || sum(par))));
+                assert_eq!(both, (50_000, 50_000));
+                let failed = std::panic::catch_unwind(|| pool.install(|| attended(par, || panic!("it fails"))));
+                assert!(failed.is_err());
+            }
+        }
+        assert_eq!(attended(Par::Rayon, || 3), 3);
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod run;
 
 use std::time::{Duration, Instant};
 
-use metaforge_kernels::{Arena, Par, Span};
+use metaforge_kernels::{Arena, Par, Span, attended};
 use smallvec::SmallVec;
 
 use crate::aval::Aval;
@@ -48,7 +48,12 @@ pub struct Program {
     outputs: Vec<usize>,
     /// Size of the arena in cache lines.
     lines: usize,
+    /// Whether it is long enough for other threads to watch for work meanwhile.
+    is_large: bool,
 }
+
+/// Operations from which on a program is large: about a fourth of a millisecond on one core.
+const LARGE: u64 = 1 << 26;
 
 /// A value that an instruction computes.
 #[derive(Clone, Copy, Debug)]
@@ -145,9 +150,8 @@ impl Program {
     #[track_caller]
     pub fn run(&self, workspace: &mut Workspace, inputs: &[&Tensor], par: Par) {
         self.check(workspace, inputs);
-        for instr in &self.instrs {
-            self.step(instr, workspace, inputs, par);
-        }
+        let mut all = || self.instrs.iter().for_each(|instr| self.step(instr, workspace, inputs, par));
+        if self.is_large { attended(par, all) } else { all() }
     }
 
     /// Runs the program like [`Program::run`] and tells how long each instruction took, in order.

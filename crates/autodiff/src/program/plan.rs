@@ -4,7 +4,7 @@ use metaforge_kernels::Span;
 use smallvec::{SmallVec, smallvec};
 
 use super::graph::{Graph, Op, Origin, Use, Val};
-use super::{Instr, Operand, Place, Program, Value};
+use super::{Instr, LARGE, Operand, Place, Program, Value};
 use crate::aval::Aval;
 use crate::prim::Prim;
 
@@ -37,7 +37,8 @@ pub(super) fn plan(inputs: Vec<Aval>, mut graph: Graph) -> Program {
     });
     let instrs = instrs.collect();
     let outputs = outputs.into_iter().map(|val| number[val]).collect();
-    let mut program = Program { inputs, consts, values: planned, instrs, outputs, lines: 0 };
+    let mut program = Program { inputs, consts, values: planned, instrs, outputs, lines: 0, is_large: false };
+    program.is_large = program.flops() >= LARGE;
     pack(&mut program);
     program
 }
