@@ -115,6 +115,28 @@ mod tests {
     }
 
     #[test]
+    fn a_relativistic_game_is_of_differences() {
+        // -log sigmoid(real - fake) for the discriminator, of the turned difference for the generator; a shift of all scores changes nothing.
+        let tape = Tape::eager();
+        let scores = |values: [f64; 2]| tape.var(&Tensor::from_f64([2], values.to_vec()));
+        let (real, fake) = (scores([1.5, -0.25]), scores([0.5, 2.0]));
+        let minus_log = |d: f64| (1.0 + (-d).exp()).ln();
+        let loss = Loss::Relativistic;
+        let want = [(1.0, -2.25), (-1.0, 2.25)].map(|(a, b)| (minus_log(a) + minus_log(b)) / 2.0);
+        for shift in [0.0, 7.0] {
+            let (real, fake) = (real + shift, fake + shift);
+            let got = [loss.discriminator(real, fake), loss.generator(|| real, fake)];
+            for (got, want) in got.iter().zip(want) {
+                assert!((got.value().item() - want).abs() < 1e-12, "{} is not {want}", got.value().item());
+            }
+        }
+        // No other loss looks at real images in the generator's move.
+        for loss in [Loss::NonSaturating, Loss::Minimax, Loss::Wasserstein] {
+            loss.generator(|| unreachable!("{loss:?} does not compare"), fake);
+        }
+    }
+
+    #[test]
     fn names_are_those_of_recipes() {
         assert_eq!("wasserstein".parse::<Loss>().unwrap(), Loss::Wasserstein);
         assert!("hinge".parse::<Loss>().unwrap_err().to_string().contains("non-saturating"));

@@ -91,12 +91,15 @@ impl Player {
     }
 
     fn update(&mut self, from: &Move) {
-        self.params.update_from(&from.program, &from.workspace, 0);
-        self.optimizer.update_from(&from.program, &from.workspace, self.params.len());
+        let Move { program, workspace } = from;
+        let after = self.params.len();
+        let (params, optimizer) = (&mut self.params, &mut self.optimizer);
+        rayon::join(|| params.update_from(program, workspace, 0), || optimizer.update_from(program, workspace, after));
     }
 
     fn is_finite(&self) -> bool {
-        self.params.is_finite() && self.optimizer.is_finite()
+        let (params, optimizer) = rayon::join(|| self.params.is_finite(), || self.optimizer.is_finite());
+        params && optimizer
     }
 }
 

@@ -43,8 +43,16 @@ fn digits(batch: usize) -> GanTrainer {
 
 #[test]
 fn a_step_moves_each_player_by_its_own_loss_only() {
+    for gan in [
+        plane(Loss::NonSaturating, Penalty::Gradient { weight: 10.0 }),
+        plane(Loss::Relativistic, Penalty::R1R2 { weight: 0.5 }),
+    ] {
+        moves_by_hand(gan);
+    }
+}
+
+fn moves_by_hand(gan: Gan) {
     // The moves done by hand on an eager tape: the discriminator's first, the generator's against the moved discriminator.
-    let gan = plane(Loss::NonSaturating, Penalty::Gradient { weight: 10.0 });
     let mut trainer = on_ring(gan.clone(), TrainerConfig { average: None, ..config(1e-2) });
     let (g, d) = (trainer.generator.params.clone(), trainer.discriminator.params.clone());
     let key = trainer.key.fold(0);

@@ -24,8 +24,7 @@ fn steps(list: &[(StepOp, &[Place], Place, bool)]) -> Vec<Step> {
 fn passes(full: usize, pooling: Pooling) -> [Fusion; 3] {
     use Place::{Input, Output, Param, Temp};
     let new = |steps, sums| Fusion::new(steps, sums, pooling.channels, full, Some(pooling));
-    let xhat: (StepOp, &[Place], Place, bool) =
-        (StepOp::Normalize, &[Input(0), Param(0), Param(1)], Temp(0), false);
+    let xhat: (StepOp, &[Place], Place, bool) = (StepOp::Normalize, &[Input(0), Param(0), Param(1)], Temp(0), false);
     let gate: (StepOp, &[Place], Place, bool) =
         (StepOp::Binary(Binary::Gate(0.0)), &[Input(1), Input(2)], Temp(1), true);
     let forward = steps(&[

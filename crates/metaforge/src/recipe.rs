@@ -396,6 +396,7 @@ mod tests {
                 &["game.r1=1", "game.gradient_penalty=10"],
                 "`game.r1` is 1 and `game.gradient_penalty` is 10; there is one",
             ),
+            (&["game.r1=1", "game.r1_r2=2"], "`game.r1` is 1 and `game.r1_r2` is 2; there is one"),
             (&["game.r1=-1"], "`game.r1` is -1; it is a number of at least 0"),
             (&["game.gradient_penalty=inf"], "`game.gradient_penalty` is inf"),
             (&["game.penalty_every=0"], "`game.penalty_every` is 0; it is at least 1"),
@@ -406,6 +407,7 @@ mod tests {
         for assignments in [
             &["game.loss=wasserstein", "game.r1=0", "game.gradient_penalty=10"][..],
             &["game.loss=wasserstein", "game.r1=1"],
+            &["game.loss=relativistic", "game.r1=0", "game.r1_r2=1"],
             &["game.r1=0"],
         ] {
             game(assignments).unwrap();
