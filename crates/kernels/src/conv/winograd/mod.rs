@@ -26,9 +26,7 @@ pub(super) use correlate::Correlation;
 pub(super) use weight_grad::WeightGrad;
 
 use super::ConvDims;
-use crate::Real;
 use crate::microkernel::ROWS;
-use crate::par::Par;
 
 /// How many tiles make a block of at most `size` elements, with so many elements each.
 fn tile_block(size: usize, elements: usize) -> usize {
@@ -40,42 +38,51 @@ const fn gap<T>() -> usize {
     64 / size_of::<T>()
 }
 
-/// Side of a tile of the result.
+/// The points of an algorithm F(m, k), whose number is n = m + k - 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Two,
-    Three,
-    Four,
+pub(super) enum Points {
+    Four = 4,
+    Five = 5,
+    Six = 6,
 }
 
-impl Side {
-    #[cfg(test)]
-    pub(super) const ALL: [Side; 3] = [Side::Two, Side::Three, Side::Four];
+impl Points {
+    pub(super) const ALL: [Points; 3] = [Points::Four, Points::Five, Points::Six];
 }
 
-impl<T: Real> Correlation<'_, T> {
-    /// # Safety
-    /// y addresses `[n, out, cols]` writable elements, and nobody else uses them meanwhile.
-    pub(super) unsafe fn with(&self, side: Side, par: Par, w: &[T]) {
-        // SAFETY: passed on.
-        unsafe {
-            match side {
-                Side::Two => self.run::<2, 4>(par, w),
-                Side::Three => self.run::<3, 5>(par, w),
-                Side::Four => self.run::<4, 6>(par, w),
-            }
+/// A part of a convolution that is a correlation of stride 1: the taps whose distance is the stride, and the pixels that they meet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Phase {
+    /// The first of the taps.
+    pub(super) tap: [usize; 2],
+    /// The pixel that it reads for the first pixel of the result.
+    pub(super) origin: [isize; 2],
+}
+
+impl Phase {
+    /// The phases that the forward pass sums over; the first `stride` squared of these.
+    pub(super) fn all(dims: &ConvDims) -> [Phase; 4] {
+        let stride = dims.stride[0];
+        std::array::from_fn(|i| {
+            let tap = [i / stride, i % stride];
+            Phase { tap, origin: [0, 1].map(|axis| tap[axis] as isize - dims.pad[axis][0] as isize) }
+        })
+    }
+
+    /// The phase of the turned weights that gives every stride-th pixel of the input gradient, from `first` on.
+    pub(super) fn of_class(dims: &ConvDims, first: [usize; 2]) -> Phase {
+        let stride = dims.stride[0];
+        let at = [0, 1].map(|axis| first[axis] + dims.pad[axis][0]);
+        Phase {
+            tap: at.map(|at| stride - 1 - at % stride),
+            origin: at.map(|at| (at / stride) as isize - (taps(dims) - 1) as isize),
         }
     }
 }
 
-impl<T: Real> WeightGrad<'_, T> {
-    pub(super) fn with(&self, side: Side, par: Par, dw: &mut [T]) {
-        match side {
-            Side::Two => self.run::<2, 4>(par, dw),
-            Side::Three => self.run::<3, 5>(par, dw),
-            Side::Four => self.run::<4, 6>(par, dw),
-        }
-    }
+/// Rows and columns of a phase's taps.
+pub(super) fn taps(dims: &ConvDims) -> usize {
+    dims.kernel[0] / dims.stride[0]
 }
 
 /// What a value of a transform costs, in registers of multiply-adds.
@@ -85,19 +92,22 @@ const ROW: usize = 24;
 /// What a value of the transformed weights costs.
 const WEIGHT: usize = 4;
 
-/// The size of tiles with which this way takes less than four fifths of the direct way's time, if there is one, by counting registers of
-/// multiply-adds; `depth` channels are summed into `cols`, and the tiles cover images of `hw` pixels. For the weight gradient
-/// these are the channels of x and y and the size of y.
-pub(super) fn side(dims: &ConvDims, hw: [usize; 2], [depth, cols]: [usize; 2], lanes: usize) -> Option<Side> {
-    if dims.kernel != [3, 3] || dims.stride != [1, 1] || dims.dilation != [1, 1] || dims.groups != 1 {
+/// The points with which this way takes less than four fifths of the direct way's time, if there are any, by counting registers of
+/// multiply-adds; `depth` channels are summed into `cols`, each phase having its own, and the tiles cover images of `hw` pixels. For the
+/// weight gradient these are the channels of x and y and the size of y.
+pub(super) fn points(dims: &ConvDims, hw: [usize; 2], [depth, cols]: [usize; 2], lanes: usize) -> Option<Points> {
+    let is_known = matches!((dims.kernel, dims.stride), ([3, 3], [1, 1]) | ([4, 4], [2, 2]));
+    if !is_known || dims.dilation != [1, 1] || dims.groups != 1 {
         return None;
     }
     let [from, to] = [depth, cols].map(|c| c.div_ceil(lanes));
-    let direct = dims.n * hw[0] * hw[1] * 9 * depth * to;
-    let cost = |&(_, m): &(Side, usize)| {
+    let direct = dims.n * hw[0] * hw[1] * taps(dims).pow(2) * depth * to;
+    let cost = |&points: &Points| {
+        let n = points as usize;
+        let m = n + 1 - taps(dims);
         let tiles = dims.n * hw[0].div_ceil(m) * hw[1].div_ceil(m);
-        (m + 2).pow(2) * (tiles * (depth * to + TRANSFORM * (from + to) + ROW) + WEIGHT * depth * to)
+        n.pow(2) * (tiles * (depth * to + TRANSFORM * (from + to) + ROW) + WEIGHT * depth * to)
     };
-    let best = [(Side::Two, 2), (Side::Three, 3), (Side::Four, 4)].into_iter().min_by_key(cost)?;
-    (5 * cost(&best) < 4 * direct).then_some(best.0)
+    let best = Points::ALL.into_iter().min_by_key(cost)?;
+    (5 * cost(&best) < 4 * direct).then_some(best)
 }
