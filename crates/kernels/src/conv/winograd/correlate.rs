@@ -77,10 +77,13 @@ impl<T: Real> Correlation<'_, T> {
         let plane = self.depth() * self.cols + gap::<T>();
         let grid = [0, 1].map(|i| (self.out[i] - self.first[i]).div_ceil(self.y_stride).div_ceil(M));
         let total = self.n * grid[0] * grid[1];
-        let mut block = tile_block(BLOCK, N * N * (self.depth() + self.cols.min(self.kernels.wide)));
+        // So many tiles are as large as half of the weights, which every block reads.
+        let balanced = self.depth() * self.cols / (self.depth() + self.cols) / 2;
+        let mut block = tile_block(BLOCK, N * N * (self.depth() + self.cols.min(self.kernels.wide))).max(balanced);
         if par == Par::Rayon {
-            block = block.min(total.div_ceil(BLOCKS)).next_multiple_of(ROWS);
+            block = block.min(total.div_ceil(BLOCKS).max(balanced / 2));
         }
+        let block = block.next_multiple_of(ROWS);
         scratch::with::<T, _>(Slot::Weights, N * N * plane, |u| {
             self.weights::<K, N>(par, u, plane);
             let u = &*u;
@@ -168,6 +171,9 @@ impl<T: Real> Correlation<'_, T> {
                     for i in 0..N * N {
                         if col == 0 {
                             prefetch(self.x.data.as_ptr(), ahead, [i, N * N]);
+                        }
+                        // Of pixels that stand apart too many would come that are not wanted.
+                        if col == 0 && self.y_stride == 1 {
                             prefetch(self.y.get(), below, [i, N * N]);
                         }
                         let b = &u[i * u_plane + col..];

@@ -89,8 +89,10 @@ pub(super) fn taps(dims: &ConvDims) -> usize {
 const TRANSFORM: usize = 8;
 /// What a row of a product costs beside its multiply-adds: sums are as short as there are channels.
 const ROW: usize = 24;
-/// What a value of the transformed weights costs.
-const WEIGHT: usize = 4;
+/// What a value of the transformed weights costs: while they fit the caches, and beyond.
+const WEIGHT: [usize; 2] = [4, 10];
+/// So many transformed weights fit.
+const FIT: usize = 1 << 20;
 
 /// The points with which this way takes less than four fifths of the direct way's time, if there are any, by counting registers of
 /// multiply-adds; `depth` channels are summed into `cols`, each phase having its own, and the tiles cover images of `hw` pixels. For the
@@ -106,7 +108,8 @@ pub(super) fn points(dims: &ConvDims, hw: [usize; 2], [depth, cols]: [usize; 2],
         let n = points as usize;
         let m = n + 1 - taps(dims);
         let tiles = dims.n * hw[0].div_ceil(m) * hw[1].div_ceil(m);
-        n.pow(2) * (tiles * (depth * to + TRANSFORM * (from + to) + ROW) + WEIGHT * depth * to)
+        let weight = WEIGHT[usize::from(n.pow(2) * depth * cols > FIT)];
+        n.pow(2) * (tiles * (depth * to + TRANSFORM * (from + to) + ROW) + weight * depth * to)
     };
     let best = Points::ALL.into_iter().min_by_key(cost)?;
     (5 * cost(&best) < 4 * direct).then_some(best)

@@ -109,11 +109,10 @@ fn errors(points: Points, d: &ConvDims) -> [f64; 3] {
 #[test]
 fn the_error_in_f32_is_bounded() {
     for channels in [64, 128, 256] {
-        for (kernel, size, bounds) in [(3, 14, [5e-6, 2.5e-5, 2.5e-5]), (4, 28, [1.0; 3])] {
+        for (kernel, size, bounds) in [(3, 14, [5e-6, 2.5e-5, 2.5e-5]), (4, 28, [1e-5, 6e-5, 6e-5])] {
             let d = dims(8, size, channels, channels, kernel, kernel - 2, 1);
             for (points, bound) in Points::ALL.into_iter().zip(bounds) {
                 let found = errors(points, &d);
-                println!("{kernel} {channels} {points:?} {found:?}");
                 assert!(found.into_iter().all(|error| error < bound), "{points:?} with {channels} channels: {found:?}");
             }
         }
