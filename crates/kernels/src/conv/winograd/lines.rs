@@ -182,7 +182,7 @@ impl<const M: usize, const N: usize> Line<M, N> for Spread {
             let i = 2 * h + 1;
             let (point, square) = (powers[i][1], powers[i][2]);
             // The two highest coefficients, of an even and an odd power, and then those below each.
-            let (mut even, mut odd) = if M % 2 == 0 { (y[M - 2], y[M - 1]) } else { (y[M - 1], y[M - 2]) };
+            let (mut even, mut odd) = if M.is_multiple_of(2) { (y[M - 2], y[M - 1]) } else { (y[M - 1], y[M - 2]) };
             for k in (0..M - 2).rev() {
                 if k % 2 == 0 {
                     even = c.fma::<T>(y[k], square, even);

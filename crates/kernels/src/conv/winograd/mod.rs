@@ -1,19 +1,29 @@
-//! Convolutions of 3 x 3 taps with fewer multiplications: F(m x m, 3 x 3) for m = 2, 3, 4 (Winograd's minimal filtering; Lavin & Gray 2016,
-//! arXiv:1509.09308), all three passes.
+//! Convolutions with fewer multiplications: F(m x m, k x k) for 3 x 3 taps at stride 1 and 4 x 4 taps at stride 2 (Winograd's minimal filtering;
+//! Lavin & Gray 2016, arXiv:1509.09308), all three passes.
 //!
-//! A tile of m x m pixels of the result takes (m + 2)^2 multiplications for each pair of channels instead of 9 m^2: 2.25, 3.24 or 4 times fewer.
-//! Transforms and the edges of tiles take some of that back: with 64 channels, m = 4 does 14 x 14 pixels 2.4 times as fast as the direct way and
-//! 28 x 28 2.9 times, m = 3 does 3 x 3 pixels 2.4 times as fast, on one Zen 5 core. [`side`] says which it is to be, or none.
+//! A tile of m x m pixels of the result takes n^2 = (m + k - 1)^2 multiplications for each pair of channels instead of k^2 m^2. With 3 x 3 taps, m is 2,
+//! 3 or 4: 2.25, 3.24 or 4 times fewer. A kernel of 4 x 4 at stride 2 falls apart into four phases, each a correlation of 2 x 2 taps at stride 1 with
+//! every second pixel; m is 3, 4 or 5: 2.25, 2.56 or 2.78 times fewer. The forward pass sums over the phases, as over so many times as many
+//! channels; the input gradient, which is the transposed convolution, makes every second pixel of the result from one phase; the weight gradient has the
+//! taps of each phase for itself.
+//!
+//! Transforms and the edges of tiles take some of that back: with 64 channels and 3 x 3 taps, m = 4 does 14 x 14 pixels 2.4 times as fast as the direct
+//! way and 28 x 28 2.9 times, m = 3 does 3 x 3 pixels 2.4 times as fast, on one Zen 5 core. With 4 x 4 taps the passes between 64 channels of
+//! 28 x 28 pixels and 128 of 14 x 14 are 1.6 to 1.8 times as fast, those between 128 of 14 x 14 and 256 of 7 x 7 1.4 to 1.6 times.
+//! [`points`] says which m it is to be, or none.
 //!
 //! The price is rounding, and a pixel that is not finite spoils its whole tile. The largest errors of a result in f32, in units of the root of its
-//! mean square, over 14 x 14 pixels of 8 images, for normal images and weights after He et al. (forward, input gradient, weight
+//! mean square, over 14 x 14 pixels of y of 8 images, for normal images and weights after He et al. (forward, input gradient, weight
 //! gradient):
 //!
-//! | channels | direct                 | m = 2                  | m = 3                  | m = 4                  |
-//! |----------|------------------------|------------------------|------------------------|------------------------|
-//! | 64       | 3.6e-6, 4.2e-6, 2.9e-6 | 1.5e-6, 1.7e-6, 1.3e-6 | 5.9e-6, 5.9e-6, 3.4e-6 | 8.2e-6, 8.5e-6, 3.3e-6 |
-//! | 128      | 3.8e-6, 4.6e-6, 2.5e-6 | 2.2e-6, 2.3e-6, 1.2e-6 | 9.5e-6, 7.5e-6, 3.5e-6 | 9.2e-6, 1.1e-5, 3.0e-6 |
-//! | 256      | 4.0e-6, 4.1e-6, 2.7e-6 | 3.4e-6, 3.6e-6, 1.5e-6 | 1.4e-5, 1.4e-5, 4.1e-6 | 1.9e-5, 1.5e-5, 3.6e-6 |
+//! | taps, channels | direct                 | n = 4                  | n = 5                  | n = 6                  |
+//! |----------------|------------------------|------------------------|------------------------|------------------------|
+//! | 3 x 3, 64      | 3.6e-6, 4.2e-6, 2.9e-6 | 1.5e-6, 1.6e-6, 1.3e-6 | 5.9e-6, 5.9e-6, 3.3e-6 | 8.2e-6, 8.5e-6, 3.8e-6 |
+//! | 3 x 3, 128     | 3.8e-6, 4.6e-6, 2.5e-6 | 2.2e-6, 2.3e-6, 1.4e-6 | 9.5e-6, 7.5e-6, 4.3e-6 | 9.2e-6, 1.1e-5, 4.8e-6 |
+//! | 3 x 3, 256     | 4.0e-6, 4.1e-6, 2.7e-6 | 3.4e-6, 3.6e-6, 2.2e-6 | 1.4e-5, 1.4e-5, 7.7e-6 | 1.9e-5, 1.5e-5, 8.0e-6 |
+//! | 4 x 4, 64      | 4.9e-6, 3.3e-6, 2.2e-6 | 3.5e-6, 2.1e-6, 1.1e-6 | 1.4e-5, 1.0e-5, 2.8e-6 | 1.7e-5, 1.1e-5, 3.7e-6 |
+//! | 4 x 4, 128     | 4.8e-6, 4.7e-6, 2.3e-6 | 5.9e-6, 3.0e-6, 1.5e-6 | 2.2e-5, 1.5e-5, 6.4e-6 | 2.3e-5, 1.6e-5, 5.7e-6 |
+//! | 4 x 4, 256     | 4.9e-6, 7.3e-6, 3.0e-6 | 6.8e-6, 4.2e-6, 3.1e-6 | 4.6e-5, 2.3e-5, 6.3e-6 | 3.7e-5, 2.5e-5, 5.0e-6 |
 
 mod correlate;
 mod lines;
