@@ -3,7 +3,7 @@
 use super::correlate::{Correlation, Tap};
 use super::thin::{Pass, Thin, is_thin};
 use super::window::Images;
-use super::winograd::{self, Side};
+use super::winograd::{self, Phase, Points};
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
 use crate::microkernel::{Kernels, kernels};
@@ -39,8 +39,9 @@ pub(super) fn forward<T: Real>(
         // SAFETY: the lengths were checked by the caller, and y is ours alone.
         return unsafe { job.run(par, w) };
     }
-    if let Some(side) = winograd::side(dims, out, [dims.ci, dims.co], kernels.lanes) {
-        return by_winograd(kernels, par, dims, out, side, x, w, y);
+    let phases = dims.stride[0] * dims.stride[1];
+    if let Some(points) = winograd::points(dims, out, [phases * dims.ci, dims.co], kernels.lanes) {
+        return by_winograd(kernels, par, dims, out, points, x, w, y);
     }
     let (ci, co) = (dims.group_ci(), dims.group_co());
     scratch::with::<Tap, _>(Slot::Taps, dims.taps(), |taps| {
@@ -74,21 +75,33 @@ pub(super) fn forward<T: Real>(
     });
 }
 
-/// [`forward`] with tiles of that size.
+/// [`forward`] by these points.
 #[expect(clippy::too_many_arguments, reason = "the arguments are those of the operation")]
 pub(super) fn by_winograd<T: Real>(
     kernels: &'static Kernels<T>,
     par: Par,
     dims: &ConvDims,
     out: [usize; 2],
-    side: Side,
+    points: Points,
     x: &[T],
     w: &[T],
     y: &mut [T],
 ) {
-    let origin = [0, 1].map(|i| -(dims.pad[i][0] as isize));
-    let x = Images { data: x, hw: dims.hw, c: dims.ci };
-    let job = winograd::Correlation { kernels, n: dims.n, x, origin, out, cols: dims.co, y: SendPtr::new(y) };
+    let stride = dims.stride[0];
+    let job = winograd::Correlation {
+        kernels,
+        n: dims.n,
+        x: Images { data: x, hw: dims.hw, c: dims.ci },
+        x_stride: stride,
+        phases: &Phase::all(dims)[..stride * stride],
+        w,
+        stride,
+        first: [0, 0],
+        y_stride: 1,
+        out,
+        cols: dims.co,
+        y: SendPtr::new(y),
+    };
     // SAFETY: y has exactly n x oh x ow x co elements (checked by the caller), and is ours alone.
-    unsafe { job.with(side, par, w) }
+    unsafe { job.run(winograd::taps(dims), points, par) }
 }

@@ -7,7 +7,7 @@
 use super::correlate::{Correlation, Tap};
 use super::thin::{Pass, Thin, is_thin};
 use super::window::Images;
-use super::winograd::{self, Side};
+use super::winograd::{self, Phase, Points};
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
 use crate::microkernel::{Kernels, kernels};
@@ -45,8 +45,9 @@ pub(super) fn input_grad<T: Real>(
         // SAFETY: the lengths were checked by the caller, and dx is ours alone.
         return unsafe { job.run(par, w) };
     }
-    if let Some(side) = winograd::side(dims, dims.hw, [dims.co, dims.ci], kernels.lanes) {
-        return by_winograd(kernels, par, dims, out, side, g, w, dx);
+    let pixels = [0, 1].map(|i| dims.hw[i].div_ceil(dims.stride[i]));
+    if let Some(points) = winograd::points(dims, pixels, [dims.co, dims.ci], kernels.lanes) {
+        return by_winograd(kernels, par, dims, out, points, g, w, dx);
     }
     let dx = SendPtr::new(dx);
     scratch::with::<T, _>(Slot::Weights, w.len(), |turned| {
@@ -59,25 +60,43 @@ pub(super) fn input_grad<T: Real>(
     });
 }
 
-/// [`input_grad`] with tiles of that size.
+/// [`input_grad`] by these points.
 #[expect(clippy::too_many_arguments, reason = "the arguments are those of the operation")]
 pub(super) fn by_winograd<T: Real>(
     kernels: &'static Kernels<T>,
     par: Par,
     dims: &ConvDims,
     out: [usize; 2],
-    side: Side,
+    points: Points,
     g: &[T],
     w: &[T],
     dx: &mut [T],
 ) {
-    let origin = [0, 1].map(|i| dims.pad[i][0] as isize - 2);
-    let x = Images { data: g, hw: out, c: dims.co };
-    let job = winograd::Correlation { kernels, n: dims.n, x, origin, out: dims.hw, cols: dims.ci, y: SendPtr::new(dx) };
+    let stride = dims.stride[0];
+    let dx = SendPtr::new(dx);
     scratch::with::<T, _>(Slot::Weights, w.len(), |turned| {
         turn(dims, w, turned);
-        // SAFETY: dx has exactly n x h x w x ci elements (checked by the caller), and is ours alone.
-        unsafe { job.with(side, par, turned) }
+        for first in (0..stride * stride).map(|i| [i / stride, i % stride]) {
+            if first[0] >= dims.hw[0] || first[1] >= dims.hw[1] {
+                continue;
+            }
+            let job = winograd::Correlation {
+                kernels,
+                n: dims.n,
+                x: Images { data: g, hw: out, c: dims.co },
+                x_stride: 1,
+                phases: &[Phase::of_class(dims, first)],
+                w: turned,
+                stride,
+                first,
+                y_stride: stride,
+                out: dims.hw,
+                cols: dims.ci,
+                y: dx,
+            };
+            // SAFETY: dx has exactly n x h x w x ci elements (checked by the caller), and is ours alone; classes run one after the other.
+            unsafe { job.run(winograd::taps(dims), points, par) }
+        }
     });
 }
 

@@ -189,6 +189,8 @@ fn whichever_way_is_taken_the_passes_are_adjoint() {
         dims(6, 6, 64, 48, 3, 1, 1),
         dims(9, 3, 48, 64, 3, 1, 1),
         dims(4, 14, 33, 65, 3, 1, 2),
+        dims(6, 14, 32, 48, 4, 2, 1),
+        ConvDims { pad: [[1, 2], [1, 2]], ..dims(8, 7, 64, 80, 4, 2, 0) },
         // By position.
         dims(16, 7, 24, 40, 3, 2, 1),
         // Few channels on either side.

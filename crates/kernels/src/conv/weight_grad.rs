@@ -5,7 +5,7 @@
 //! x and g change places, so that the lanes run over the input channels.
 
 use super::window::{Images, Rect};
-use super::winograd::{self, Side};
+use super::winograd::{self, Phase, Points};
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile, kernels};
@@ -60,8 +60,9 @@ pub(super) fn weight_grad<T: Real>(
     // convolution of g with the taps backwards. Whichever leaves fewer lanes idle.
     let registers = |[h, w]: [usize; 2], lanes: usize, rows: usize| h * w * rows * lanes.div_ceil(kernels.lanes);
     let mirrored = dims.stride == [1, 1] && 5 * registers(dims.hw, ci, co) < 4 * registers(out, co, ci);
-    if !mirrored && let Some(side) = winograd::side(dims, out, [dims.ci, dims.co], kernels.lanes) {
-        return by_winograd(kernels, par, dims, out, side, x, g, dw);
+    let phases = dims.stride[0] * dims.stride[1];
+    if !mirrored && let Some(points) = winograd::points(dims, out, [phases * dims.ci, dims.co], kernels.lanes) {
+        return by_winograd(kernels, par, dims, out, points, x, g, dw);
     }
     if !mirrored {
         // SAFETY: the lengths fit the shape (checked by the caller) and dw is ours alone.
@@ -84,22 +85,28 @@ pub(super) fn weight_grad<T: Real>(
     });
 }
 
-/// [`weight_grad`] with tiles of that size; there is at least one image.
+/// [`weight_grad`] by these points; there is at least one image.
 #[expect(clippy::too_many_arguments, reason = "the arguments are those of the operation")]
 pub(super) fn by_winograd<T: Real>(
     kernels: &'static Kernels<T>,
     par: Par,
     dims: &ConvDims,
     out: [usize; 2],
-    side: Side,
+    points: Points,
     x: &[T],
     g: &[T],
     dw: &mut [T],
 ) {
-    let origin = [0, 1].map(|i| -(dims.pad[i][0] as isize));
-    let x = Images { data: x, hw: dims.hw, c: dims.ci };
-    let g = Images { data: g, hw: out, c: dims.co };
-    winograd::WeightGrad { kernels, n: dims.n, x, origin, g }.with(side, par, dw);
+    let stride = dims.stride[0];
+    let job = winograd::WeightGrad {
+        kernels,
+        n: dims.n,
+        x: Images { data: x, hw: dims.hw, c: dims.ci },
+        phases: &Phase::all(dims)[..stride * stride],
+        stride,
+        g: Images { data: g, hw: out, c: dims.co },
+    };
+    job.run(winograd::taps(dims), points, par, dw);
 }
 
 /// `dw[a, b, c, o] = sum over pixels p of g of x[origin + p stride + (a, b) dilation, c] g[p, o]`, groups as in a convolution; x is zero outside.

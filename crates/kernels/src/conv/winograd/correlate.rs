@@ -1,18 +1,19 @@
 //! The forward pass, and the input gradient, which is the forward pass of turned weights: `y = A^T [(G w G^T) * (B^T x B)] A`, a block of tiles
 //! at a time, so that their values stay in the second-level cache between the transforms and the products.
+//!
+//! Where a result sums over several phases, they are so many times as many channels of the products.
 
 use std::marker::PhantomData;
 
 use super::lines::{Input, Line, Output, Weights};
 use super::transform::{Emit, Gather, Grid, Planes};
-use super::{gap, tile_block};
+use super::{Phase, Points, gap, tile_block};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::prefetch::prefetch;
 use crate::scratch::{self, Slot};
-use crate::simd::dispatch_on;
 
 /// Elements of a block of transformed tiles and their products: with f32 a quarter of the second-level cache, because the transformed weights
 /// pass through it too.
@@ -22,12 +23,20 @@ const WEIGHTS_GRAIN: usize = 1 << 13;
 /// Blocks that a call is cut into for threads, if it is large enough.
 const BLOCKS: usize = 16;
 
-/// `y[i, j, o] = sum x[origin + (i + a, j + b), c] w[a, b, c, o]` for taps a, b < 3; x is zero outside.
+/// `y[first + (i, j) y_stride, o]` is the sum over phases, taps a, b and channels of
+/// `x[origin + (i + a, j + b) x_stride, c] w[tap + (a, b) stride, c, o]`; x is zero outside.
 pub(in crate::conv) struct Correlation<'a, T: 'static> {
     pub(in crate::conv) kernels: &'static Kernels<T>,
     pub(in crate::conv) n: usize,
     pub(in crate::conv) x: Images<'a, T>,
-    pub(in crate::conv) origin: [isize; 2],
+    pub(in crate::conv) x_stride: usize,
+    pub(in crate::conv) phases: &'a [Phase],
+    /// All taps, `[taps * stride, taps * stride, c, cols]`.
+    pub(in crate::conv) w: &'a [T],
+    pub(in crate::conv) stride: usize,
+    /// The first pixel of y that is written, and the distance to the next.
+    pub(in crate::conv) first: [usize; 2],
+    pub(in crate::conv) y_stride: usize,
     /// Size and channels of y.
     pub(in crate::conv) out: [usize; 2],
     pub(in crate::conv) cols: usize,
@@ -35,48 +44,83 @@ pub(in crate::conv) struct Correlation<'a, T: 'static> {
 }
 
 impl<T: Real> Correlation<'_, T> {
-    /// With tiles of `M x M` pixels, `N` = M + 2; w is `[3, 3, c, cols]`.
+    /// # Safety
+    /// y addresses `[n, out, cols]` writable elements, and nobody else uses those of the pixels that are written meanwhile.
+    pub(in crate::conv) unsafe fn run(&self, taps: usize, points: Points, par: Par) {
+        // SAFETY: passed on.
+        unsafe {
+            match (taps, points) {
+                (3, Points::Four) => self.tiles::<3, 2, 4>(par),
+                (3, Points::Five) => self.tiles::<3, 3, 5>(par),
+                (3, Points::Six) => self.tiles::<3, 4, 6>(par),
+                (2, Points::Four) => self.tiles::<2, 3, 4>(par),
+                (2, Points::Five) => self.tiles::<2, 4, 5>(par),
+                (2, Points::Six) => self.tiles::<2, 5, 6>(par),
+                _ => unreachable!("phases have two or three taps"),
+            }
+        }
+    }
+
+    /// Channels that are summed.
+    fn depth(&self) -> usize {
+        self.phases.len() * self.x.c
+    }
+
+    /// With tiles of `M x M` pixels, `N` = M + K - 1, for `K x K` taps.
     ///
     /// # Safety
-    /// y addresses `[n, out, cols]` writable elements, and nobody else uses them meanwhile.
-    pub(super) unsafe fn run<const M: usize, const N: usize>(&self, par: Par, w: &[T])
+    /// See [`Correlation::run`].
+    unsafe fn tiles<const K: usize, const M: usize, const N: usize>(&self, par: Par)
     where
-        Weights: Line<3, N>,
         Input: Line<N, N>,
-        Output: Line<N, M>,
     {
-        let len = self.x.c * self.cols;
-        assert_eq!(w.len(), 9 * len);
-        let plane = len + gap::<T>();
-        let tiles = self.out.map(|x| x.div_ceil(M));
-        let total = self.n * tiles[0] * tiles[1];
-        let mut block = tile_block(BLOCK, N * N * (self.x.c + self.cols.min(self.kernels.wide)));
+        let plane = self.depth() * self.cols + gap::<T>();
+        let grid = [0, 1].map(|i| (self.out[i] - self.first[i]).div_ceil(self.y_stride).div_ceil(M));
+        let total = self.n * grid[0] * grid[1];
+        // So many tiles are as large as half of the weights, which every block reads.
+        let balanced = self.depth() * self.cols / (self.depth() + self.cols) / 2;
+        let mut block = tile_block(BLOCK, N * N * (self.depth() + self.cols.min(self.kernels.wide))).max(balanced);
         if par == Par::Rayon {
-            block = block.min(total.div_ceil(BLOCKS)).next_multiple_of(ROWS);
+            block = block.min(total.div_ceil(BLOCKS).max(balanced / 2));
         }
+        let block = block.next_multiple_of(ROWS);
         scratch::with::<T, _>(Slot::Weights, N * N * plane, |u| {
-            let to = SendPtr::new(u);
-            for_each_range(par, len, WEIGHTS_GRAIN, |first, last| {
-                let job = Planes::<T, Weights, 3, N> {
-                    line: PhantomData,
-                    from: w[first..].as_ptr(),
-                    from_plane: len,
-                    to: to.get().wrapping_add(first),
-                    to_plane: plane,
-                    len: last - first,
-                };
-                // SAFETY: elements first..last of nine and of N^2 planes, whose sizes were checked; ranges are disjoint.
-                unsafe { job.run(self.kernels.isa) }
-            });
+            self.weights::<K, N>(par, u, plane);
             let u = &*u;
             for_each_range(par, total.div_ceil(block), 1, |first, last| {
                 for i in first..last {
                     let [first, last, next] =
                         [i, i + 1, if i + 1 < last { i + 2 } else { i + 1 }].map(|i| (i * block).min(total));
                     // SAFETY: tiles are disjoint parts of y; the rest is the caller's word.
-                    unsafe { self.block::<M, N>(tiles, [first, last, next], u, plane) }
+                    unsafe { self.block::<M, N>(grid, [first, last, next], u, plane) }
                 }
             });
+        });
+    }
+
+    /// The transformed weights, a plane `[phase, c, cols]` for each of the `N x N` values.
+    fn weights<const K: usize, const N: usize>(&self, par: Par, u: &mut [T], plane: usize) {
+        let len = self.x.c * self.cols;
+        let side = K * self.stride;
+        assert!(self.w.len() == side * side * len && u.len() == N * N * plane && self.phases.len() * len <= plane);
+        assert!(self.phases.iter().all(|phase| phase.tap.iter().all(|&tap| tap < self.stride)));
+        let to = SendPtr::new(u);
+        let pieces = len.div_ceil(WEIGHTS_GRAIN);
+        for_each_range(par, self.phases.len() * pieces, 1, |low, high| {
+            for piece in low..high {
+                let (phase, first) = (piece / pieces, piece % pieces * WEIGHTS_GRAIN);
+                let [top, left] = self.phases[phase].tap;
+                let job = Planes::<T, Weights, K, N> {
+                    line: PhantomData,
+                    from: self.w[(top * side + left) * len + first..].as_ptr(),
+                    from_step: [self.stride * side * len, self.stride * len],
+                    to: to.get().wrapping_add(phase * len + first),
+                    to_step: [N * plane, plane],
+                    len: WEIGHTS_GRAIN.min(len - first),
+                };
+                // SAFETY: elements of K^2 taps and of N^2 planes, whose sizes were checked; pieces are disjoint.
+                unsafe { job.run(self.kernels.isa) }
+            }
         });
     }
 
@@ -92,22 +136,34 @@ impl<T: Real> Correlation<'_, T> {
         u_plane: usize,
     ) where
         Input: Line<N, N>,
-        Output: Line<N, M>,
     {
         let tiles = [first, last];
-        let (count, depth, wide) = (last - first, self.x.c, self.cols.min(self.kernels.wide));
+        let (count, depth, wide) = (last - first, self.depth(), self.cols.min(self.kernels.wide));
         let (v_plane, z_plane) = (count * depth + gap::<T>(), count * wide + gap::<T>());
-        let source = Grid { tiles: grid, step: M, origin: self.origin, hw: self.x.hw };
-        let result = Grid { tiles: grid, step: M, origin: [0, 0], hw: self.out };
+        let source =
+            |phase: &Phase| Grid { tiles: grid, step: M, stride: self.x_stride, origin: phase.origin, hw: self.x.hw };
+        let origin = self.first.map(|x| x as isize);
+        let result = Grid { tiles: grid, step: M, stride: self.y_stride, origin, hw: self.out };
         // What comes after the products, asked for while they are computed.
-        let ahead = source.span([last, next], N).map(|p| p * depth);
+        let ahead = source(&self.phases[0]).span([last, next], N).map(|p| p * self.x.c);
         let below = result.span(tiles, M).map(|p| p * self.cols);
-        scratch::with::<T, _>(Slot::Window, N * N * v_plane + depth, |v| {
+        scratch::with::<T, _>(Slot::Window, N * N * v_plane + self.x.c, |v| {
             let (v, zeros) = v.split_at_mut(N * N * v_plane);
             zeros.fill(T::ZERO);
-            let line = PhantomData::<Input>;
-            let job = Gather { line, images: self.x, grid: source, tiles, zeros, to: &mut *v, plane: v_plane };
-            dispatch_on(self.kernels.isa, job);
+            for (i, phase) in self.phases.iter().enumerate() {
+                let job = Gather::<T, Input, N, N> {
+                    line: PhantomData,
+                    images: self.x,
+                    grid: source(phase),
+                    tiles,
+                    zeros,
+                    to: v[i * self.x.c..].as_mut_ptr(),
+                    row: depth,
+                    plane: v_plane,
+                };
+                // SAFETY: the planes have `count` rows of `depth` elements, of which this phase's are written.
+                unsafe { job.run(self.kernels.isa) }
+            }
             scratch::with::<T, _>(Slot::Panels, N * N * z_plane + wide, |z| {
                 let (z, spill) = z.split_at_mut(N * N * z_plane);
                 for col in (0..self.cols).step_by(wide) {
@@ -115,6 +171,9 @@ impl<T: Real> Correlation<'_, T> {
                     for i in 0..N * N {
                         if col == 0 {
                             prefetch(self.x.data.as_ptr(), ahead, [i, N * N]);
+                        }
+                        // Of pixels that stand apart too many would come that are not wanted.
+                        if col == 0 && self.y_stride == 1 {
                             prefetch(self.y.get(), below, [i, N * N]);
                         }
                         let b = &u[i * u_plane + col..];
@@ -145,7 +204,7 @@ impl<T: Real> Correlation<'_, T> {
 
     /// `z[t, o] = sum v[t, c] u[c, o]`.
     fn product(&self, v: &[T], u: &[T], cols: usize, z: &mut [T]) {
-        let depth = self.x.c;
+        let depth = self.depth();
         let count = z.len() / cols;
         assert!(v.len() >= count * depth && u.len() == (depth - 1) * self.cols + cols);
         let segments = [Segment { a: 0, b: 0, len: depth }];

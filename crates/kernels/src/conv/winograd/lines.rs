@@ -1,9 +1,10 @@
-//! The one-dimensional algorithms F(m, 3) of Winograd for m = 2, 3, 4 (Lavin & Gray 2016, arXiv:1509.09308), which make m outputs of a filter of
-//! three taps with m + 2 multiplications: `y = A^T [(G w) * (B^T d)]`.
+//! The one-dimensional algorithms F(m, k) of Winograd (Lavin & Gray 2016, arXiv:1509.09308), which make m outputs of a filter of k taps with
+//! n = m + k - 1 multiplications: `y = A^T [(G w) * (B^T d)]`; here n is 4, 5 or 6.
 //!
-//! By Toom and Cook: the polynomials of filter and signal are evaluated at m + 1 points and at infinity, multiplied there, and the product is
-//! read off again. The input passes through the columns of `B`, the products of all points but one, so that with points in pairs
-//! `p, -p` even and odd powers are shared.
+//! By Toom and Cook: the polynomials of filter and signal are evaluated at n - 1 points and at infinity, multiplied there, and the product is
+//! read off again. Only the points tell the algorithms of one n apart from those of another: filters of all lengths share them, and `B`
+//! with them. The input passes through the columns of `B`, the products of all points but one, so that with points in pairs `p, -p` even and
+//! odd powers are shared.
 
 use crate::Real;
 use crate::simd::Simd;
@@ -14,47 +15,69 @@ pub(super) trait Line<const FROM: usize, const TO: usize> {
     fn apply<T: Real, S: Simd>(simd: S, x: [T::Reg<S>; FROM]) -> [T::Reg<S>; TO];
 }
 
-/// `B^T`: m + 2 pixels of the input to m + 2 values.
+/// `B^T`: n pixels of the input to n values.
 pub(super) struct Input;
-/// `A^T`: m + 2 products to m pixels of the result.
+/// `A^T`: n products to m pixels of the result.
 pub(super) struct Output;
-/// `A`, the adjoint of [`Output`]: m pixels of a gradient to m + 2 values.
+/// `A`, the adjoint of [`Output`]: m pixels of a gradient to n values.
 pub(super) struct Spread;
-/// `G`: three taps to m + 2 values.
+/// `G`: k taps to n values.
 pub(super) struct Weights;
-/// `G^T`, the adjoint of [`Weights`]: m + 2 sums to the gradient of three taps.
+/// `G^T`, the adjoint of [`Weights`]: n sums to the gradient of k taps.
 pub(super) struct Collect;
 
-/// The points of F(4, 3) are 0, `A, -A, B, -B` and infinity. With 1 and 2, those of the paper, the largest error in f32 is four times as large:
-/// products of nearer points differ less in magnitude.
+/// With n = 6 the points are 0, `A, -A, B, -B` and infinity. With 1 and 2, those of the paper, the largest error of F(4, 3) in f32 is four times as
+/// large: products of nearer points differ less in magnitude.
 const A: f64 = 0.75;
 const B: f64 = 1.5;
-/// The points of F(3, 3) are 0, `A, -A, C` and infinity; with 1 and 2 the largest error is twice as large.
+/// With n = 5 the points are 0, `A, -A, C` and infinity; with 1 and 2 the largest error of F(3, 3) is twice as large.
 const C: f64 = 2.0;
 
-/// `G` for the points `P` and infinity.
-const fn weights<const N: usize>(points: &[f64]) -> [[f64; 3]; N] {
-    let mut rows = [[0.0, 0.0, 1.0]; N];
+/// `[i][j]` is the j-th power of the i-th point; the last point is infinity, whose only power is the highest one that is asked for.
+const fn powers<const N: usize, const J: usize>() -> [[f64; J]; N] {
+    let points: &[f64] = match N {
+        4 => &[0.0, 1.0, -1.0],
+        5 => &[0.0, A, -A, C],
+        6 => &[0.0, A, -A, B, -B],
+        _ => panic!("no points"),
+    };
+    let mut rows = [[0.0; J]; N];
+    rows[N - 1][J - 1] = 1.0;
     let mut i = 0;
     while i + 1 < N {
-        let p = points[i];
-        let mut scale = 1.0;
-        let mut j = 0;
-        while j + 1 < N {
-            if j != i {
-                scale *= p - points[j];
-            }
+        let (mut j, mut power) = (0, 1.0);
+        while j < J {
+            rows[i][j] = power;
+            power *= points[i];
             j += 1;
         }
-        rows[i] = [1.0 / scale, p / scale, p * p / scale];
         i += 1;
     }
     rows
 }
 
-const G2: [[f64; 3]; 4] = weights(&[0.0, 1.0, -1.0]);
-const G3: [[f64; 3]; 5] = weights(&[0.0, A, -A, C]);
-const G4: [[f64; 3]; 6] = weights(&[0.0, A, -A, B, -B]);
+/// `G`: the powers of each point over its distances to the others.
+const fn weights<const K: usize, const N: usize>() -> [[f64; K]; N] {
+    let points = powers::<N, 2>();
+    let mut rows = powers::<N, K>();
+    let mut i = 0;
+    while i + 1 < N {
+        let (mut j, mut scale) = (0, 1.0);
+        while j + 1 < N {
+            if j != i {
+                scale *= points[i][1] - points[j][1];
+            }
+            j += 1;
+        }
+        let mut k = 0;
+        while k < K {
+            rows[i][k] /= scale;
+            k += 1;
+        }
+        i += 1;
+    }
+    rows
+}
 
 /// Arithmetic on registers, to write the maps as formulas.
 #[derive(Clone, Copy)]
@@ -89,22 +112,6 @@ impl Line<4, 4> for Input {
     }
 }
 
-impl Line<4, 2> for Output {
-    #[inline(always)]
-    fn apply<T: Real, S: Simd>(simd: S, [z0, z1, z2, z3]: [T::Reg<S>; 4]) -> [T::Reg<S>; 2] {
-        let c = Calc(simd);
-        [c.add::<T>(c.add::<T>(z0, z1), z2), c.add::<T>(c.sub::<T>(z1, z2), z3)]
-    }
-}
-
-impl Line<2, 4> for Spread {
-    #[inline(always)]
-    fn apply<T: Real, S: Simd>(simd: S, [y0, y1]: [T::Reg<S>; 2]) -> [T::Reg<S>; 4] {
-        let c = Calc(simd);
-        [y0, c.add::<T>(y0, y1), c.sub::<T>(y0, y1), y1]
-    }
-}
-
 impl Line<5, 5> for Input {
     #[inline(always)]
     fn apply<T: Real, S: Simd>(simd: S, [x0, x1, x2, x3, x4]: [T::Reg<S>; 5]) -> [T::Reg<S>; 5] {
@@ -113,28 +120,6 @@ impl Line<5, 5> for Input {
         let (c1, c2) = (c.fma::<T>(x2, -C, x1), c.fma::<T>(x3, -C, x2));
         let (a0, a1, a2) = (c.fma::<T>(x2, -A * A, x0), c.fma::<T>(x3, -A * A, x1), c.fma::<T>(x4, -A * A, x2));
         [c.fma::<T>(a1, -C, a0), c.fma::<T>(c2, A, c1), c.fma::<T>(c2, -A, c1), a1, c.fma::<T>(a2, -C, a1)]
-    }
-}
-
-impl Line<5, 3> for Output {
-    #[inline(always)]
-    fn apply<T: Real, S: Simd>(simd: S, [z0, z1, z2, z3, z4]: [T::Reg<S>; 5]) -> [T::Reg<S>; 3] {
-        let c = Calc(simd);
-        let (even, odd) = (c.add::<T>(z1, z2), c.sub::<T>(z1, z2));
-        [
-            c.add::<T>(c.add::<T>(z0, even), z3),
-            c.fma::<T>(c.mul::<T>(A, odd), C, z3),
-            c.fma::<T>(c.fma::<T>(z4, A * A, even), C * C, z3),
-        ]
-    }
-}
-
-impl Line<3, 5> for Spread {
-    #[inline(always)]
-    fn apply<T: Real, S: Simd>(simd: S, [y0, y1, y2]: [T::Reg<S>; 3]) -> [T::Reg<S>; 5] {
-        let c = Calc(simd);
-        let even = c.fma::<T>(y0, A * A, y2);
-        [y0, c.fma::<T>(even, A, y1), c.fma::<T>(even, -A, y1), c.fma::<T>(c.fma::<T>(y0, C, y1), C * C, y2), y2]
     }
 }
 
@@ -157,72 +142,93 @@ impl Line<6, 6> for Input {
     }
 }
 
-impl Line<6, 4> for Output {
+impl<const M: usize, const N: usize> Line<N, M> for Output {
+    /// `y[k]` is the sum over points p of `p^k z`.
     #[inline(always)]
-    fn apply<T: Real, S: Simd>(simd: S, [z0, z1, z2, z3, z4, z5]: [T::Reg<S>; 6]) -> [T::Reg<S>; 4] {
-        let c = Calc(simd);
-        let (even_a, odd_a) = (c.add::<T>(z1, z2), c.sub::<T>(z1, z2));
-        let (even_b, odd_b) = (c.add::<T>(z3, z4), c.sub::<T>(z3, z4));
-        [
-            c.add::<T>(c.add::<T>(z0, even_a), even_b),
-            c.fma::<T>(c.mul::<T>(A, odd_a), B, odd_b),
-            c.fma::<T>(c.mul::<T>(A * A, even_a), B * B, even_b),
-            c.fma::<T>(c.fma::<T>(z5, A * A * A, odd_a), B * B * B, odd_b),
-        ]
+    fn apply<T: Real, S: Simd>(simd: S, z: [T::Reg<S>; N]) -> [T::Reg<S>; M] {
+        let (c, powers) = (Calc(simd), const { powers::<N, M>() });
+        // A pair of points is taken as one, with the sum of its products in even powers and the difference in odd ones.
+        let (mut even, mut odd) = (z, z);
+        for h in 0..(N - 2) / 2 {
+            let i = 2 * h + 1;
+            (even[i], odd[i]) = (c.add::<T>(z[i], z[i + 1]), c.sub::<T>(z[i], z[i + 1]));
+        }
+        let mut y = [z[0]; M];
+        for k in 0..M {
+            let terms = if k % 2 == 0 { even } else { odd };
+            y[k] = if k == 0 {
+                c.add::<T>(z[0], terms[1])
+            } else if k + 1 == M {
+                c.fma::<T>(z[N - 1], powers[1][k], terms[1])
+            } else {
+                c.mul::<T>(powers[1][k], terms[1])
+            };
+            if N > 4 {
+                y[k] = c.fma::<T>(y[k], powers[3][k], terms[3]);
+            }
+        }
+        y
     }
 }
 
-impl Line<4, 6> for Spread {
+impl<const M: usize, const N: usize> Line<M, N> for Spread {
+    /// The values of the polynomial with coefficients `y` at the points, by Horner's rule.
     #[inline(always)]
-    fn apply<T: Real, S: Simd>(simd: S, [y0, y1, y2, y3]: [T::Reg<S>; 4]) -> [T::Reg<S>; 6] {
-        let c = Calc(simd);
-        let (even_a, odd_a) = (c.fma::<T>(y0, A * A, y2), c.fma::<T>(y1, A * A, y3));
-        let (even_b, odd_b) = (c.fma::<T>(y0, B * B, y2), c.fma::<T>(y1, B * B, y3));
-        [
-            y0,
-            c.fma::<T>(even_a, A, odd_a),
-            c.fma::<T>(even_a, -A, odd_a),
-            c.fma::<T>(even_b, B, odd_b),
-            c.fma::<T>(even_b, -B, odd_b),
-            y3,
-        ]
+    fn apply<T: Real, S: Simd>(simd: S, y: [T::Reg<S>; M]) -> [T::Reg<S>; N] {
+        let (c, powers) = (Calc(simd), const { powers::<N, 3>() });
+        let mut z = [y[0]; N];
+        z[N - 1] = y[M - 1];
+        for h in 0..(N - 1) / 2 {
+            let i = 2 * h + 1;
+            let (point, square) = (powers[i][1], powers[i][2]);
+            // The two highest coefficients, of an even and an odd power, and then those below each.
+            let (mut even, mut odd) = if M.is_multiple_of(2) { (y[M - 2], y[M - 1]) } else { (y[M - 1], y[M - 2]) };
+            for k in (0..M - 2).rev() {
+                if k % 2 == 0 {
+                    even = c.fma::<T>(y[k], square, even);
+                } else {
+                    odd = c.fma::<T>(y[k], square, odd);
+                }
+            }
+            z[i] = c.fma::<T>(even, point, odd);
+            if i + 1 < N - 1 {
+                z[i + 1] = c.fma::<T>(even, -point, odd);
+            }
+        }
+        z
     }
 }
 
-/// `G w` for one of the matrices, and its adjoint: these run over the weights only, so they are plain products.
-macro_rules! weight_lines {
-    ($($n:literal $g:ident),*) => { $(
-        impl Line<3, $n> for Weights {
-            #[inline(always)]
-            fn apply<T: Real, S: Simd>(simd: S, [w0, w1, w2]: [T::Reg<S>; 3]) -> [T::Reg<S>; $n] {
-                let c = Calc(simd);
-                let mut u = [w2; $n];
-                for i in 0..$n - 1 {
-                    let [g0, g1, g2] = $g[i];
-                    u[i] = c.mul::<T>(g0, w0);
-                    if i > 0 {
-                        u[i] = c.fma::<T>(c.fma::<T>(u[i], g1, w1), g2, w2);
-                    }
-                }
-                u
+impl<const K: usize, const N: usize> Line<K, N> for Weights {
+    #[inline(always)]
+    fn apply<T: Real, S: Simd>(simd: S, w: [T::Reg<S>; K]) -> [T::Reg<S>; N] {
+        let (c, g) = (Calc(simd), const { weights::<K, N>() });
+        let mut u = [w[K - 1]; N];
+        // The point 0 has no other power than the first.
+        u[0] = c.mul::<T>(g[0][0], w[0]);
+        for i in 1..N - 1 {
+            u[i] = c.mul::<T>(g[i][0], w[0]);
+            for k in 1..K {
+                u[i] = c.fma::<T>(u[i], g[i][k], w[k]);
             }
         }
-
-        impl Line<$n, 3> for Collect {
-            #[inline(always)]
-            fn apply<T: Real, S: Simd>(simd: S, u: [T::Reg<S>; $n]) -> [T::Reg<S>; 3] {
-                let c = Calc(simd);
-                let mut w = [c.mul::<T>($g[1][0], u[1]), c.mul::<T>($g[1][1], u[1]), c.fma::<T>(u[$n - 1], $g[1][2], u[1])];
-                w[0] = c.fma::<T>(w[0], $g[0][0], u[0]);
-                for i in 2..$n - 1 {
-                    for j in 0..3 {
-                        w[j] = c.fma::<T>(w[j], $g[i][j], u[i]);
-                    }
-                }
-                w
-            }
-        }
-    )* };
+        u
+    }
 }
 
-weight_lines!(4 G2, 5 G3, 6 G4);
+impl<const K: usize, const N: usize> Line<N, K> for Collect {
+    #[inline(always)]
+    fn apply<T: Real, S: Simd>(simd: S, u: [T::Reg<S>; N]) -> [T::Reg<S>; K] {
+        let (c, g) = (Calc(simd), const { weights::<K, N>() });
+        let mut w = [u[0]; K];
+        for k in 0..K {
+            w[k] = c.mul::<T>(g[1][k], u[1]);
+            for i in 2..N - 1 {
+                w[k] = c.fma::<T>(w[k], g[i][k], u[i]);
+            }
+        }
+        w[0] = c.fma::<T>(w[0], g[0][0], u[0]);
+        w[K - 1] = c.add::<T>(w[K - 1], u[N - 1]);
+        w
+    }
+}

@@ -1,19 +1,29 @@
-//! Convolutions of 3 x 3 taps with fewer multiplications: F(m x m, 3 x 3) for m = 2, 3, 4 (Winograd's minimal filtering; Lavin & Gray 2016,
-//! arXiv:1509.09308), all three passes.
+//! Convolutions with fewer multiplications: F(m x m, k x k) for 3 x 3 taps at stride 1 and 4 x 4 taps at stride 2 (Winograd's minimal filtering;
+//! Lavin & Gray 2016, arXiv:1509.09308), all three passes.
 //!
-//! A tile of m x m pixels of the result takes (m + 2)^2 multiplications for each pair of channels instead of 9 m^2: 2.25, 3.24 or 4 times fewer.
-//! Transforms and the edges of tiles take some of that back: with 64 channels, m = 4 does 14 x 14 pixels 2.4 times as fast as the direct way and
-//! 28 x 28 2.9 times, m = 3 does 3 x 3 pixels 2.4 times as fast, on one Zen 5 core. [`side`] says which it is to be, or none.
+//! A tile of m x m pixels of the result takes n^2 = (m + k - 1)^2 multiplications for each pair of channels instead of k^2 m^2. With 3 x 3 taps, m is 2,
+//! 3 or 4: 2.25, 3.24 or 4 times fewer. A kernel of 4 x 4 at stride 2 falls apart into four phases, each a correlation of 2 x 2 taps at stride 1 with
+//! every second pixel; m is 3, 4 or 5: 2.25, 2.56 or 2.78 times fewer. The forward pass sums over the phases, as over so many times as many
+//! channels; the input gradient, which is the transposed convolution, makes every second pixel of the result from one phase; the weight gradient has the
+//! taps of each phase for itself.
+//!
+//! Transforms and the edges of tiles take some of that back: with 64 channels and 3 x 3 taps, m = 4 does 14 x 14 pixels 2.4 times as fast as the direct
+//! way and 28 x 28 2.9 times, m = 3 does 3 x 3 pixels 2.4 times as fast, on one Zen 5 core. With 4 x 4 taps the passes between 64 channels of
+//! 28 x 28 pixels and 128 of 14 x 14 are 1.6 to 1.8 times as fast, those between 128 of 14 x 14 and 256 of 7 x 7 1.4 to 1.6 times.
+//! [`points`] says which m it is to be, or none.
 //!
 //! The price is rounding, and a pixel that is not finite spoils its whole tile. The largest errors of a result in f32, in units of the root of its
-//! mean square, over 14 x 14 pixels of 8 images, for normal images and weights after He et al. (forward, input gradient, weight
+//! mean square, over 14 x 14 pixels of y of 8 images, for normal images and weights after He et al. (forward, input gradient, weight
 //! gradient):
 //!
-//! | channels | direct                 | m = 2                  | m = 3                  | m = 4                  |
-//! |----------|------------------------|------------------------|------------------------|------------------------|
-//! | 64       | 3.6e-6, 4.2e-6, 2.9e-6 | 1.5e-6, 1.7e-6, 1.3e-6 | 5.9e-6, 5.9e-6, 3.4e-6 | 8.2e-6, 8.5e-6, 3.3e-6 |
-//! | 128      | 3.8e-6, 4.6e-6, 2.5e-6 | 2.2e-6, 2.3e-6, 1.2e-6 | 9.5e-6, 7.5e-6, 3.5e-6 | 9.2e-6, 1.1e-5, 3.0e-6 |
-//! | 256      | 4.0e-6, 4.1e-6, 2.7e-6 | 3.4e-6, 3.6e-6, 1.5e-6 | 1.4e-5, 1.4e-5, 4.1e-6 | 1.9e-5, 1.5e-5, 3.6e-6 |
+//! | taps, channels | direct                 | n = 4                  | n = 5                  | n = 6                  |
+//! |----------------|------------------------|------------------------|------------------------|------------------------|
+//! | 3 x 3, 64      | 3.6e-6, 4.2e-6, 2.9e-6 | 1.5e-6, 1.6e-6, 1.3e-6 | 5.9e-6, 5.9e-6, 3.3e-6 | 8.2e-6, 8.5e-6, 3.8e-6 |
+//! | 3 x 3, 128     | 3.8e-6, 4.6e-6, 2.5e-6 | 2.2e-6, 2.3e-6, 1.4e-6 | 9.5e-6, 7.5e-6, 4.3e-6 | 9.2e-6, 1.1e-5, 4.8e-6 |
+//! | 3 x 3, 256     | 4.0e-6, 4.1e-6, 2.7e-6 | 3.4e-6, 3.6e-6, 2.2e-6 | 1.4e-5, 1.4e-5, 7.7e-6 | 1.9e-5, 1.5e-5, 8.0e-6 |
+//! | 4 x 4, 64      | 4.9e-6, 3.3e-6, 2.2e-6 | 3.5e-6, 2.1e-6, 1.1e-6 | 1.4e-5, 1.0e-5, 2.8e-6 | 1.7e-5, 1.1e-5, 3.7e-6 |
+//! | 4 x 4, 128     | 4.8e-6, 4.7e-6, 2.3e-6 | 5.9e-6, 3.0e-6, 1.5e-6 | 2.2e-5, 1.5e-5, 6.4e-6 | 2.3e-5, 1.6e-5, 5.7e-6 |
+//! | 4 x 4, 256     | 4.9e-6, 7.3e-6, 3.0e-6 | 6.8e-6, 4.2e-6, 3.1e-6 | 4.6e-5, 2.3e-5, 6.3e-6 | 3.7e-5, 2.5e-5, 5.0e-6 |
 
 mod correlate;
 mod lines;
@@ -26,9 +36,7 @@ pub(super) use correlate::Correlation;
 pub(super) use weight_grad::WeightGrad;
 
 use super::ConvDims;
-use crate::Real;
 use crate::microkernel::ROWS;
-use crate::par::Par;
 
 /// How many tiles make a block of at most `size` elements, with so many elements each.
 fn tile_block(size: usize, elements: usize) -> usize {
@@ -40,64 +48,79 @@ const fn gap<T>() -> usize {
     64 / size_of::<T>()
 }
 
-/// Side of a tile of the result.
+/// The points of an algorithm F(m, k), whose number is n = m + k - 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Two,
-    Three,
-    Four,
+pub(super) enum Points {
+    Four = 4,
+    Five = 5,
+    Six = 6,
 }
 
-impl Side {
-    #[cfg(test)]
-    pub(super) const ALL: [Side; 3] = [Side::Two, Side::Three, Side::Four];
+impl Points {
+    pub(super) const ALL: [Points; 3] = [Points::Four, Points::Five, Points::Six];
 }
 
-impl<T: Real> Correlation<'_, T> {
-    /// # Safety
-    /// y addresses `[n, out, cols]` writable elements, and nobody else uses them meanwhile.
-    pub(super) unsafe fn with(&self, side: Side, par: Par, w: &[T]) {
-        // SAFETY: passed on.
-        unsafe {
-            match side {
-                Side::Two => self.run::<2, 4>(par, w),
-                Side::Three => self.run::<3, 5>(par, w),
-                Side::Four => self.run::<4, 6>(par, w),
-            }
+/// A part of a convolution that is a correlation of stride 1: the taps whose distance is the stride, and the pixels that they meet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Phase {
+    /// The first of the taps.
+    pub(super) tap: [usize; 2],
+    /// The pixel that it reads for the first pixel of the result.
+    pub(super) origin: [isize; 2],
+}
+
+impl Phase {
+    /// The phases that the forward pass sums over; the first `stride` squared of these.
+    pub(super) fn all(dims: &ConvDims) -> [Phase; 4] {
+        let stride = dims.stride[0];
+        std::array::from_fn(|i| {
+            let tap = [i / stride, i % stride];
+            Phase { tap, origin: [0, 1].map(|axis| tap[axis] as isize - dims.pad[axis][0] as isize) }
+        })
+    }
+
+    /// The phase of the turned weights that gives every stride-th pixel of the input gradient, from `first` on.
+    pub(super) fn of_class(dims: &ConvDims, first: [usize; 2]) -> Phase {
+        let stride = dims.stride[0];
+        let at = [0, 1].map(|axis| first[axis] + dims.pad[axis][0]);
+        Phase {
+            tap: at.map(|at| stride - 1 - at % stride),
+            origin: at.map(|at| (at / stride) as isize - (taps(dims) - 1) as isize),
         }
     }
 }
 
-impl<T: Real> WeightGrad<'_, T> {
-    pub(super) fn with(&self, side: Side, par: Par, dw: &mut [T]) {
-        match side {
-            Side::Two => self.run::<2, 4>(par, dw),
-            Side::Three => self.run::<3, 5>(par, dw),
-            Side::Four => self.run::<4, 6>(par, dw),
-        }
-    }
+/// Rows and columns of a phase's taps.
+pub(super) fn taps(dims: &ConvDims) -> usize {
+    dims.kernel[0] / dims.stride[0]
 }
 
 /// What a value of a transform costs, in registers of multiply-adds.
 const TRANSFORM: usize = 8;
 /// What a row of a product costs beside its multiply-adds: sums are as short as there are channels.
 const ROW: usize = 24;
-/// What a value of the transformed weights costs.
-const WEIGHT: usize = 4;
+/// What a value of the transformed weights costs: while they fit the caches, and beyond.
+const WEIGHT: [usize; 2] = [4, 10];
+/// So many transformed weights fit.
+const FIT: usize = 1 << 20;
 
-/// The size of tiles with which this way takes less than four fifths of the direct way's time, if there is one, by counting registers of
-/// multiply-adds; `depth` channels are summed into `cols`, and the tiles cover images of `hw` pixels. For the weight gradient
-/// these are the channels of x and y and the size of y.
-pub(super) fn side(dims: &ConvDims, hw: [usize; 2], [depth, cols]: [usize; 2], lanes: usize) -> Option<Side> {
-    if dims.kernel != [3, 3] || dims.stride != [1, 1] || dims.dilation != [1, 1] || dims.groups != 1 {
+/// The points with which this way takes less than four fifths of the direct way's time, if there are any, by counting registers of
+/// multiply-adds; `depth` channels are summed into `cols`, each phase having its own, and the tiles cover images of `hw` pixels. For the
+/// weight gradient these are the channels of x and y and the size of y.
+pub(super) fn points(dims: &ConvDims, hw: [usize; 2], [depth, cols]: [usize; 2], lanes: usize) -> Option<Points> {
+    let is_known = matches!((dims.kernel, dims.stride), ([3, 3], [1, 1]) | ([4, 4], [2, 2]));
+    if !is_known || dims.dilation != [1, 1] || dims.groups != 1 {
         return None;
     }
     let [from, to] = [depth, cols].map(|c| c.div_ceil(lanes));
-    let direct = dims.n * hw[0] * hw[1] * 9 * depth * to;
-    let cost = |&(_, m): &(Side, usize)| {
+    let direct = dims.n * hw[0] * hw[1] * taps(dims).pow(2) * depth * to;
+    let cost = |&points: &Points| {
+        let n = points as usize;
+        let m = n + 1 - taps(dims);
         let tiles = dims.n * hw[0].div_ceil(m) * hw[1].div_ceil(m);
-        (m + 2).pow(2) * (tiles * (depth * to + TRANSFORM * (from + to) + ROW) + WEIGHT * depth * to)
+        let weight = WEIGHT[usize::from(n.pow(2) * depth * cols > FIT)];
+        n.pow(2) * (tiles * (depth * to + TRANSFORM * (from + to) + ROW) + weight * depth * to)
     };
-    let best = [(Side::Two, 2), (Side::Three, 3), (Side::Four, 4)].into_iter().min_by_key(cost)?;
-    (5 * cost(&best) < 4 * direct).then_some(best.0)
+    let best = Points::ALL.into_iter().min_by_key(cost)?;
+    (5 * cost(&best) < 4 * direct).then_some(best)
 }

@@ -1,8 +1,8 @@
 //! Transforms `L x L^T` of tiles of pixels, the lanes running over channels: from images to planes, from planes to images, and from
 //! planes to planes.
 //!
-//! A plane holds one of the (m + 2)^2 values of every tile, `[tile, channel]`, so that a plane of inputs times a plane of weights is a
-//! matrix product. What lies outside an image is read from a row of zeros and written to a row that nobody reads.
+//! A plane holds one of the n^2 values of every tile, `[tile, channel]`, so that a plane of inputs times a plane of weights is a
+//! matrix product. The pixels of a tile may stand some apart, so that the tiles cover only every second pixel of an image, say. What lies outside an image is read from a row of zeros and written to a row that nobody reads.
 
 use std::marker::PhantomData;
 
@@ -12,13 +12,15 @@ use crate::conv::window::Images;
 use crate::microkernel::Mask;
 use crate::simd::{Isa, Kernel, Simd, dispatch_on};
 
-/// Tiles that cover images of `n x hw` pixels, row by row, image by image.
+/// Tiles that cover images of `n x hw` pixels, or every `stride`-th of them, row by row, image by image.
 #[derive(Clone, Copy)]
 pub(super) struct Grid {
     /// Tiles of an image.
     pub(super) tiles: [usize; 2],
-    /// Pixels from one tile to the next.
+    /// From one tile to the next, in pixels of a tile.
     pub(super) step: usize,
+    /// From one pixel of a tile to the next, in pixels of the image.
+    pub(super) stride: usize,
     /// The first pixel of the first tile.
     pub(super) origin: [isize; 2],
     /// Size of the images.
@@ -30,7 +32,7 @@ impl Grid {
     #[inline(always)]
     fn place(&self, t: usize) -> (usize, [isize; 2]) {
         let [th, tw] = self.tiles;
-        let at = |i: usize, axis: usize| (i * self.step) as isize + self.origin[axis];
+        let at = |i: usize, axis: usize| (i * self.step * self.stride) as isize + self.origin[axis];
         (t / (th * tw), [at(t / tw % th, 0), at(t % tw, 1)])
     }
 
@@ -44,7 +46,7 @@ impl Grid {
             let (image, [top, _]) = self.place(t);
             (image * h + (top + down as isize).clamp(0, h as isize) as usize) * w
         };
-        [row(first, 0), row(last - 1, side)]
+        [row(first, 0), row(last - 1, side * self.stride)]
     }
 
     /// Calls `f` for each pixel of the tile: its place in the tile, and its index in the image if it lies inside.
@@ -52,9 +54,9 @@ impl Grid {
     fn pixels<const F: usize>(&self, [top, left]: [isize; 2], mut f: impl FnMut(usize, usize, Option<usize>)) {
         let [h, w] = self.hw.map(|x| x as isize);
         for i in 0..F {
-            let row = top + i as isize;
+            let row = top + (i * self.stride) as isize;
             for j in 0..F {
-                let col = left + j as isize;
+                let col = left + (j * self.stride) as isize;
                 let inside = (0..h).contains(&row) && (0..w).contains(&col);
                 f(i, j, inside.then_some((row * w + col) as usize));
             }
@@ -71,32 +73,41 @@ pub(super) struct Gather<'a, T, L, const F: usize, const O: usize> {
     pub(super) tiles: [usize; 2],
     /// As many zeros as there are channels.
     pub(super) zeros: &'a [T],
-    /// The first plane.
-    pub(super) to: &'a mut [T],
-    /// From one plane to the next.
+    /// The first tile in the first plane.
+    pub(super) to: *mut T,
+    /// From one tile to the next, and from one plane to the next.
+    pub(super) row: usize,
     pub(super) plane: usize,
 }
 
-impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Gather<'_, T, L, F, O> {
+impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Gather<'_, T, L, F, O> {
+    /// # Safety
+    /// The images' channels are writable for each tile in each plane, and nobody else uses them meanwhile.
+    pub(super) unsafe fn run(self, isa: Isa) {
+        dispatch_on(isa, Vouched(self));
+    }
+}
+
+/// Work whose pointers its caller vouched for.
+struct Vouched<K>(K);
+
+impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Vouched<Gather<'_, T, L, F, O>> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let c = self.images.c;
-        let [first, last] = self.tiles;
-        assert!((O * O - 1) * self.plane + (last - first) * c <= self.to.len() && c <= self.zeros.len());
-        assert!(
-            self.images.data.len() >= (last - 1) / (self.grid.tiles[0] * self.grid.tiles[1]) * self.images.image_len()
-        );
-        let mut from = [[self.zeros.as_ptr(); F]; F];
+        let Gather { images, grid, tiles: [first, last], zeros, to, row, plane, .. } = self.0;
+        let c = images.c;
+        assert!(images.hw == grid.hw && c <= zeros.len());
+        let mut from = [[zeros.as_ptr(); F]; F];
         for t in first..last {
-            let (image, place) = self.grid.place(t);
-            let image = self.images.data[image * self.images.image_len()..][..self.images.image_len()].as_ptr();
-            self.grid.pixels::<F>(place, |i, j, pixel| {
-                from[i][j] = pixel.map_or(self.zeros.as_ptr(), |p| image.wrapping_add(p * c));
+            let (image, place) = grid.place(t);
+            let image = images.data[image * images.image_len()..][..images.image_len()].as_ptr();
+            grid.pixels::<F>(place, |i, j, pixel| {
+                from[i][j] = pixel.map_or(zeros.as_ptr(), |p| image.wrapping_add(p * c));
             });
-            let to = planes::<T, O>(self.to.as_mut_ptr().wrapping_add((t - first) * c), self.plane);
-            // SAFETY: each pixel lies in the image or is a row of zeros, and the planes have room for the tiles (checked above).
+            let to = planes::<T, O>(to.wrapping_add((t - first) * row), [O * plane, plane]);
+            // SAFETY: each pixel lies in the image or is a row of zeros (checked above); the caller of `Gather::run` vouches for the planes.
             unsafe { sandwich::<T, S, L, F, O>(simd, &from, &to, c) }
         }
     }
@@ -128,9 +139,6 @@ impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Emit<'_, T, L, F, O
     }
 }
 
-/// Work whose pointers its caller vouched for.
-struct Vouched<K>(K);
-
 impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Vouched<Emit<'_, T, L, F, O>> {
     type Output = ();
 
@@ -145,7 +153,7 @@ impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Vouched<
             let image = images.wrapping_add(image * grid.hw[0] * grid.hw[1] * c);
             grid.pixels::<O>(place, |i, j, pixel| to[i][j] = pixel.map_or(spill, |p| image.wrapping_add(p * c)));
             let from = from.as_ptr().wrapping_add((t - first) * channels);
-            let from = planes::<T, F>(from.cast_mut(), plane).map(|row| row.map(|p| p.cast_const()));
+            let from = planes::<T, F>(from.cast_mut(), [F * plane, plane]).map(|row| row.map(|p| p.cast_const()));
             // SAFETY: the planes hold the tiles (checked above); the caller of `Emit::run` vouches for the pixels.
             unsafe { sandwich::<T, S, L, F, O>(simd, &from, &to, channels) }
         }
@@ -156,10 +164,10 @@ impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Vouched<
 pub(super) struct Planes<T, L, const F: usize, const O: usize> {
     pub(super) line: PhantomData<L>,
     pub(super) from: *const T,
-    /// From one plane to the next.
-    pub(super) from_plane: usize,
+    /// From one row of planes to the next, and from one plane to the next in a row.
+    pub(super) from_step: [usize; 2],
     pub(super) to: *mut T,
-    pub(super) to_plane: usize,
+    pub(super) to_step: [usize; 2],
     pub(super) len: usize,
 }
 
@@ -176,9 +184,9 @@ impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Vouched<
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Planes { from, from_plane, to, to_plane, len, .. } = self.0;
-        let from = planes::<T, F>(from.cast_mut(), from_plane).map(|row| row.map(|p| p.cast_const()));
-        let to = planes::<T, O>(to, to_plane);
+        let Planes { from, from_step, to, to_step, len, .. } = self.0;
+        let from = planes::<T, F>(from.cast_mut(), from_step).map(|row| row.map(|p| p.cast_const()));
+        let to = planes::<T, O>(to, to_step);
         // SAFETY: the caller of `Planes::run` vouches for the elements.
         unsafe { sandwich::<T, S, L, F, O>(simd, &from, &to, len) }
     }
@@ -186,11 +194,11 @@ impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Vouched<
 
 /// The same element of `N x N` planes.
 #[inline(always)]
-fn planes<T, const N: usize>(first: *mut T, plane: usize) -> [[*mut T; N]; N] {
+fn planes<T, const N: usize>(first: *mut T, [row, col]: [usize; 2]) -> [[*mut T; N]; N] {
     let mut all = [[first; N]; N];
     for i in 0..N {
         for j in 0..N {
-            all[i][j] = first.wrapping_add((i * N + j) * plane);
+            all[i][j] = first.wrapping_add(i * row + j * col);
         }
     }
     all

@@ -1,113 +1,158 @@
 //! The weight gradient, the adjoint of the same algorithm in the weights: `dw = G^T [sum over tiles of (B^T x B) * (A g A^T)] G`.
 //!
-//! The tiles are summed in blocks whose values stay in the second-level cache, one block after the other, as the direct way sums its
-//! pixels.
+//! The tiles are summed in blocks, one block after the other, as the direct way sums its pixels.
 
 use std::marker::PhantomData;
 
 use super::lines::{Collect, Input, Line, Spread};
 use super::transform::{Gather, Grid, Planes};
-use super::{gap, tile_block};
+use super::{Phase, Points, gap, tile_block};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
-use crate::par::{Par, SendPtr, for_each_chunk, for_each_range};
+use crate::par::{Par, SendPtr, for_each_range};
 use crate::prefetch::prefetch;
 use crate::scratch::{self, Slot};
-use crate::simd::dispatch_on;
 
 /// Elements of a block of transformed tiles: with f32 half of the second-level cache. The larger it is, the seldomer the sums are read and
 /// written, which are as large.
 const BLOCK: usize = 1 << 17;
-/// Blocks that are transformed before their products are added, where there are threads: each of them then has a block of its own, and
-/// they wait for each other once in so many.
-const TOGETHER: usize = 8;
+/// Elements of the blocks that are transformed before their products are added, where there are threads: they wait for each other twice in
+/// so many.
+const ROUND: usize = 8 * BLOCK;
+/// Parts that the transforms of a round are cut into for threads.
+const PARTS: usize = 8;
 /// Rows of a plane of products that a task has at least.
 const ROW_GRAIN: usize = 16 * ROWS;
 
-/// `dw[a, b, c, o] = sum over pixels p of x[origin + p + (a, b), c] g[p, o]` for taps a, b < 3; x is zero outside.
+/// `dw[tap + (a, b) stride, c, o]` is for each phase the sum over pixels p of `x[origin + (p + (a, b)) stride, c] g[p, o]`; x is zero outside.
 pub(in crate::conv) struct WeightGrad<'a, T: 'static> {
     pub(in crate::conv) kernels: &'static Kernels<T>,
     pub(in crate::conv) n: usize,
     pub(in crate::conv) x: Images<'a, T>,
-    pub(in crate::conv) origin: [isize; 2],
+    pub(in crate::conv) phases: &'a [Phase],
+    pub(in crate::conv) stride: usize,
     pub(in crate::conv) g: Images<'a, T>,
 }
 
 impl<T: Real> WeightGrad<'_, T> {
-    /// With tiles of `M x M` pixels of g, `N` = M + 2; dw is `[3, 3, c of x, c of g]`, and there is at least one tile.
-    pub(super) fn run<const M: usize, const N: usize>(&self, par: Par, dw: &mut [T])
+    /// dw is `[taps * stride, taps * stride, c of x, c of g]`, and there is at least one tile.
+    pub(in crate::conv) fn run(&self, taps: usize, points: Points, par: Par, dw: &mut [T]) {
+        match (taps, points) {
+            (3, Points::Four) => self.tiles::<3, 2, 4>(par, dw),
+            (3, Points::Five) => self.tiles::<3, 3, 5>(par, dw),
+            (3, Points::Six) => self.tiles::<3, 4, 6>(par, dw),
+            (2, Points::Four) => self.tiles::<2, 3, 4>(par, dw),
+            (2, Points::Five) => self.tiles::<2, 4, 5>(par, dw),
+            (2, Points::Six) => self.tiles::<2, 5, 6>(par, dw),
+            _ => unreachable!("phases have two or three taps"),
+        }
+    }
+
+    /// Rows of a plane of products: the channels of x in each phase.
+    fn rows(&self) -> usize {
+        self.phases.len() * self.x.c
+    }
+
+    /// With tiles of `M x M` pixels of g, `N` = M + K - 1, for `K x K` taps.
+    fn tiles<const K: usize, const M: usize, const N: usize>(&self, par: Par, dw: &mut [T])
     where
         Input: Line<N, N>,
-        Spread: Line<M, N>,
-        Collect: Line<N, 3>,
     {
-        let (ci, co) = (self.x.c, self.g.c);
-        assert_eq!(dw.len(), 9 * ci * co);
+        let (ci, rows, co) = (self.x.c, self.rows(), self.g.c);
         let tiles = self.g.hw.map(|x| x.div_ceil(M));
         let total = self.n * tiles[0] * tiles[1];
-        let count = tile_block(BLOCK, N * N * (ci + co)).min(total);
-        let (v_plane, q_plane, plane) = (count * ci + gap::<T>(), count * co + gap::<T>(), ci * co + gap::<T>());
-        let block = N * N * (v_plane + q_plane) + ci.max(co);
-        let x_grid = Grid { tiles, step: M, origin: self.origin, hw: self.x.hw };
-        let g_grid = Grid { tiles, step: M, origin: [0, 0], hw: self.g.hw };
-        let blocks = total.div_ceil(count);
-        let together = if par == Par::Rayon { TOGETHER.min(blocks) } else { 1 };
+        // With many channels the sums outgrow the cache first.
+        let count = tile_block(BLOCK, N * N * (rows + co)).max(rows * co / (rows + co)).min(total);
+        let round = if par == Par::Rayon { (ROUND / (N * N * (rows + co)) / count).max(1) * count } else { count };
+        let round = round.min(total);
+        let (v_plane, q_plane, plane) = (round * rows + gap::<T>(), round * co + gap::<T>(), rows * co + gap::<T>());
+        let x_grid = |phase: &Phase| Grid { tiles, step: M, stride: self.stride, origin: phase.origin, hw: self.x.hw };
+        let g_grid = Grid { tiles, step: M, stride: 1, origin: [0, 0], hw: self.g.hw };
         scratch::with::<T, _>(Slot::Spare, N * N * plane, |sums| {
-            for first in (0..blocks).step_by(together) {
-                let here = together.min(blocks - first);
-                scratch::with::<T, _>(Slot::Window, here * block, |values| {
-                    for_each_chunk(par, values, block, |at, values| {
-                        for (i, values) in values.chunks_exact_mut(block).enumerate() {
-                            let t0 = (first + at / block + i) * count;
-                            let tiles = [t0, (t0 + count).min(total)];
-                            let (v, rest) = values.split_at_mut(N * N * v_plane);
-                            let (q, zeros) = rest.split_at_mut(N * N * q_plane);
-                            zeros.fill(T::ZERO);
-                            let line = PhantomData::<Input>;
-                            let job =
-                                Gather { line, images: self.x, grid: x_grid, tiles, zeros, to: v, plane: v_plane };
-                            dispatch_on(self.kernels.isa, job);
-                            let line = PhantomData::<Spread>;
-                            let job =
-                                Gather { line, images: self.g, grid: g_grid, tiles, zeros, to: q, plane: q_plane };
-                            dispatch_on(self.kernels.isa, job);
+            scratch::with::<T, _>(Slot::Window, N * N * (v_plane + q_plane) + ci.max(co), |values| {
+                let (v, rest) = values.split_at_mut(N * N * v_plane);
+                let (q, zeros) = rest.split_at_mut(N * N * q_plane);
+                zeros.fill(T::ZERO);
+                let zeros = &*zeros;
+                for start in (0..total).step_by(round) {
+                    let here = round.min(total - start);
+                    let (v_to, q_to) = (SendPtr::new(v), SendPtr::new(q));
+                    for_each_range(par, here, here.div_ceil(PARTS), |first, last| {
+                        let tiles = [start + first, start + last];
+                        for (i, phase) in self.phases.iter().enumerate() {
+                            let job = Gather::<T, Input, N, N> {
+                                line: PhantomData,
+                                images: self.x,
+                                grid: x_grid(phase),
+                                tiles,
+                                zeros,
+                                to: v_to.get().wrapping_add(first * rows + i * ci),
+                                row: rows,
+                                plane: v_plane,
+                            };
+                            // SAFETY: planes of v have rows for `round` tiles, a part of each for this phase; ranges are disjoint.
+                            unsafe { job.run(self.kernels.isa) }
                         }
+                        let job = Gather::<T, Spread, M, N> {
+                            line: PhantomData,
+                            images: self.g,
+                            grid: g_grid,
+                            tiles,
+                            zeros,
+                            to: q_to.get().wrapping_add(first * co),
+                            row: co,
+                            plane: q_plane,
+                        };
+                        // SAFETY: as above.
+                        unsafe { job.run(self.kernels.isa) }
                     });
-                    let values = &*values;
-                    let to = SendPtr::new(sums);
-                    let pieces = ci.div_ceil(ROW_GRAIN);
+                    let (v, q, to) = (&*v, &*q, SendPtr::new(sums));
+                    let pieces = rows.div_ceil(ROW_GRAIN);
                     for_each_range(par, N * N * pieces, 1, |low, high| {
-                        for (i, values) in values.chunks_exact(block).enumerate() {
-                            let tiles = count.min(total - (first + i) * count);
-                            let ahead = [0, 1].map(|j| ((first + here + i + j) * count).min(total));
-                            let [x_ahead, g_ahead] = [x_grid.span(ahead, N), g_grid.span(ahead, M)];
+                        for first in (0..here).step_by(count) {
+                            let last = (first + count).min(here);
+                            // The same tiles of the next round.
+                            let ahead = [first, last].map(|t| (start + round + t).min(total));
+                            let [x_ahead, g_ahead] = [x_grid(&self.phases[0]).span(ahead, N), g_grid.span(ahead, M)];
                             for piece in low..high {
                                 prefetch(self.x.data.as_ptr(), x_ahead.map(|p| p * ci), [piece, N * N * pieces]);
                                 prefetch(self.g.data.as_ptr(), g_ahead.map(|p| p * co), [piece, N * N * pieces]);
                                 let (p, row) = (piece / pieces, piece % pieces * ROW_GRAIN);
-                                let rows = [row, (row + ROW_GRAIN).min(ci)];
-                                let v = &values[p * v_plane..][..tiles * ci];
-                                let q = &values[N * N * v_plane + p * q_plane..][..tiles * co];
+                                let range = [row, (row + ROW_GRAIN).min(rows)];
+                                let v = &v[p * v_plane..][first * rows..last * rows];
+                                let q = &q[p * q_plane..][first * co..last * co];
                                 let sum = to.get().wrapping_add(p * plane);
                                 // SAFETY: each piece is some rows of a plane of the sums, set by the first block.
-                                unsafe { self.product(v, q, rows, sum, first + i > 0) }
+                                unsafe { self.product(v, q, range, sum, start + first > 0) }
                             }
                         }
                     });
-                });
-            }
-            let job = Planes::<T, Collect, N, 3> {
-                line: PhantomData,
-                from: sums.as_ptr(),
-                from_plane: plane,
-                to: dw.as_mut_ptr(),
-                to_plane: ci * co,
-                len: ci * co,
-            };
-            // SAFETY: the planes of the sums are longer than that, dw is nine planes of that size.
-            unsafe { job.run(self.kernels.isa) }
+                }
+            });
+            self.collect::<K, N>(sums, plane, dw);
         });
+    }
+
+    /// The gradient of the weights from that of the transformed weights.
+    fn collect<const K: usize, const N: usize>(&self, sums: &[T], plane: usize, dw: &mut [T]) {
+        let len = self.x.c * self.g.c;
+        let side = K * self.stride;
+        assert!(dw.len() == side * side * len && sums.len() == N * N * plane && self.phases.len() * len <= plane);
+        for (i, phase) in self.phases.iter().enumerate() {
+            let [top, left] = phase.tap;
+            assert!(top < self.stride && left < self.stride);
+            let job = Planes::<T, Collect, N, K> {
+                line: PhantomData,
+                from: sums[i * len..].as_ptr(),
+                from_step: [N * plane, plane],
+                to: dw[(top * side + left) * len..].as_mut_ptr(),
+                to_step: [self.stride * side * len, self.stride * len],
+                len,
+            };
+            // SAFETY: a phase's part of each plane and K^2 taps, whose sizes were checked.
+            unsafe { job.run(self.kernels.isa) }
+        }
     }
 
     /// `sum[c, o] (+)= sum over tiles of v[t, c] q[t, o]` for a range of c.
@@ -115,24 +160,24 @@ impl<T: Real> WeightGrad<'_, T> {
     /// # Safety
     /// These rows of the sum are writable, and initialised when adding; nobody else uses them meanwhile.
     unsafe fn product(&self, v: &[T], q: &[T], [first, last]: [usize; 2], sum: *mut T, add: bool) {
-        let (ci, co) = (self.x.c, self.g.c);
-        let len = v.len() / ci;
-        assert!(last <= ci && v.len() == len * ci && q.len() == len * co);
+        let (rows, co) = (self.rows(), self.g.c);
+        let len = v.len() / rows;
+        assert!(last <= rows && v.len() == len * rows && q.len() == len * co);
         let segments = [Segment { a: 0, b: 0, len }];
         for col in (0..co).step_by(self.kernels.wide) {
             for row in (first..last).step_by(ROWS) {
-                let rows = (last - row).min(ROWS);
+                let count = (last - row).min(ROWS);
                 let tile = Tile {
-                    a: std::array::from_fn(|i| v.as_ptr().wrapping_add(row + i.min(rows - 1))),
-                    a_step: ci as isize,
+                    a: std::array::from_fn(|i| v.as_ptr().wrapping_add(row + i.min(count - 1))),
+                    a_step: rows as isize,
                     b: q.as_ptr().wrapping_add(col),
                     b_step: co as isize,
                     segments: &segments,
-                    c: std::array::from_fn(|i| sum.wrapping_add((row + i.min(rows - 1)) * co + col)),
+                    c: std::array::from_fn(|i| sum.wrapping_add((row + i.min(count - 1)) * co + col)),
                     add,
                 };
                 // SAFETY: `len` tiles of v and q (checked above); the caller vouches for the rows of the sum.
-                unsafe { self.kernels.tile(rows, (co - col).min(self.kernels.wide), &tile) }
+                unsafe { self.kernels.tile(count, (co - col).min(self.kernels.wide), &tile) }
             }
         }
     }
