@@ -17,14 +17,22 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     let recipes: Vec<&str> =
         if args.words.is_empty() { HEADLINES.to_vec() } else { args.words.iter().map(String::as_str).collect() };
     let data = args.get("data").map(String::from).or_else(|| std::env::var("METAFORGE_DATA").ok());
-    let data = data.ok_or("the recipes want data: --data DIR, or METAFORGE_DATA")?;
     // The program runs in the root of the project; the folders are meant from where the user stands.
-    let data = std::fs::canonicalize(&data).map_err(|e| format!("{data}: {e}"))?;
+    let data = data.map(|data| std::fs::canonicalize(&data).map_err(|e| format!("{data}: {e}"))).transpose()?;
     let out = std::path::absolute(args.get("out").unwrap_or("runs")).map_err(|e| e.to_string())?;
     let threads = args.threads()?;
 
     run::show(&mut run::cargo(&["build", "--release", "-p", "metaforge"]))?;
     let program = program()?;
+    if data.is_none() {
+        // Before the first training, which may take long.
+        for recipe in &recipes {
+            let text = run::read(&mut run::command(&program, &["recipes", recipe]))?;
+            if let Some(source) = data_source(&text, args.all("set")) {
+                return Err(format!("{recipe} reads its data ({source}) from a folder: --data DIR, or METAFORGE_DATA"));
+            }
+        }
+    }
     let mut rows = Vec::new();
     for recipe in recipes {
         let folder = out.join(recipe);
@@ -33,7 +41,8 @@ pub(crate) fn run(args: &[String]) -> Outcome {
             eprintln!("training {recipe}");
             let start = Instant::now();
             let mut train = run::command(&program, &["train", recipe]);
-            train.arg("--data").arg(&data).arg("--out").arg(&folder);
+            data.iter().for_each(|data| _ = train.arg("--data").arg(data));
+            train.arg("--out").arg(&folder);
             for name in ["seed", "set"] {
                 args.all(name).for_each(|value| _ = train.arg(format!("--{name}")).arg(value));
             }
@@ -45,7 +54,8 @@ pub(crate) fn run(args: &[String]) -> Outcome {
         }
         eprintln!("evaluating {recipe}");
         let mut eval = run::command(&program, &["eval"]);
-        let told = run::read(eval.arg(&folder).args(["--json", "--data"]).arg(&data))?;
+        data.iter().for_each(|data| _ = eval.arg("--data").arg(data));
+        let told = run::read(eval.arg(&folder).arg("--json"))?;
         let told = serde_json::from_str(&told).map_err(|e| format!("what eval says of {recipe} is no JSON: {e}"))?;
         rows.push(row(recipe, &told, seconds));
     }
@@ -54,6 +64,15 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     println!("| recipe | figures | training |\n|---|---|---|");
     rows.iter().for_each(|row| println!("{row}"));
     Ok(())
+}
+
+/// Where a recipe finds its data, if that is in a folder that the user has to name: the sources that the program carries, and
+/// functions, are in none.
+fn data_source<'a>(recipe: &'a str, set: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let value = |line: &'a str, key: &str| Some(line.trim().strip_prefix(key)?.trim_start().strip_prefix('=')?.trim());
+    let stated = recipe.lines().filter_map(|line| value(line, "source"));
+    let source = stated.chain(set.filter_map(|line| value(line, "data.source"))).last()?.trim_matches('"');
+    (!["glyphs", "digits"].contains(&source)).then_some(source)
 }
 
 /// Where cargo puts the release program, whatever target folder is configured.
@@ -111,6 +130,17 @@ mod tests {
             assert!(row.contains(part), "{row}");
         }
         assert!(!row.contains("curve"), "{row}");
+    }
+
+    #[test]
+    fn only_sources_outside_the_program_want_a_folder() {
+        let none = || std::iter::empty();
+        assert_eq!(data_source("[data]\nsource = \"mnist\"\n", none()), Some("mnist"));
+        assert_eq!(data_source("[data]\nsource = \"digits\"\n", none()), None);
+        assert_eq!(data_source("[task]\nshots = 10\n", none()), None);
+        let set = ["seed=2", "data.source=folder"].into_iter();
+        assert_eq!(data_source("[data]\nsource = \"digits\"\n", set), Some("folder"));
+        assert_eq!(data_source("[data]\nsource = \"mnist\"\n", ["data.source = digits"].into_iter()), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, Step, StepOp, Sum};
 use metaforge_kernels::simd::{Isa, force_isa};
-use metaforge_kernels::{Binary, Par, Unary, Window, fused};
+use metaforge_kernels::{Binary, Par, Real, Unary, Window, fused};
 use proptest::prelude::*;
 
 /// Held by a test while it forces an instruction set or compares bits.
@@ -13,38 +13,52 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn noise(len: usize, seed: u64) -> Vec<f32> {
-    // Steps of an eighth, so that windows hold equal numbers and signed zeros.
-    (0..len as u64).map(|i| (((i * 7919 + seed * 104_729) % 1021) as f32 / 16.0 - 32.0).round() / 8.0).collect()
+/// Whether infinities and NaNs are among the numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Numbers {
+    Finite,
+    Any,
+}
+
+fn noise<T: Real>(len: usize, seed: u64, numbers: Numbers) -> Vec<T> {
+    let number = |i: u64| match (i * 7919 + seed * 104_729) % 1021 {
+        k @ 0..6 if numbers == Numbers::Any => {
+            [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, f64::MAX, f64::MIN_POSITIVE][k as usize]
+        }
+        // Steps of an eighth, so that windows hold equal numbers and signed zeros.
+        k => (k as f64 / 16.0 - 32.0).round() / 8.0,
+    };
+    (0..len as u64).map(|i| T::from_f64(number(i))).collect()
 }
 
 fn step(op: StepOp, args: &[Place], out: Place, pooled: bool) -> Step {
     Step { op, args: args.to_vec(), out, pooled }
 }
 
-fn bits(x: &[f32]) -> Vec<u32> {
-    x.iter().map(|x| x.to_bits()).collect()
+/// The bits of the same numbers in f64. Which NaN it is is left open: neither the processor nor the compiler promises one.
+fn bits<T: Real>(x: &[T]) -> Vec<u64> {
+    x.iter().map(|x| if x.is_nan() { f64::NAN } else { x.to_f64() }.to_bits()).collect()
 }
 
 /// The sums over all rows, by the kernel for it.
-fn sum(x: &[f32], c: usize) -> Vec<f32> {
-    let mut out = vec![0.0; c];
+fn sum<T: Real>(x: &[T], c: usize) -> Vec<T> {
+    let mut out = vec![T::ZERO; c];
     metaforge_kernels::sum_axes(Par::Seq, x, &[x.len() / c, c], &[true, false], &mut out);
     out
 }
 
 /// A block of a network, forward and backward: batch norm, scale, shift, pooling, rectifier.
-fn block(n: usize, hw: [usize; 2], c: usize, kernel: [usize; 2], par: Par) {
+fn block<T: Real>(n: usize, hw: [usize; 2], c: usize, kernel: [usize; 2], par: Par, numbers: Numbers) {
     use Place::{Input, Output, Param, Temp};
     let pooling = Pooling { hw, channels: c, kernel };
     let [h, w] = [hw[0] / kernel[0], hw[1] / kernel[1]];
     let (full, windows) = (n * hw[0] * hw[1] * c, n * h * w * c);
-    let (x, g) = (noise(full, 1), noise(windows, 2));
-    let [mean, rstd, scale, shift] = [3, 4, 5, 6].map(|seed| noise(c, seed));
+    let (x, g) = (noise::<T>(full, 1, numbers), noise::<T>(windows, 2, numbers));
+    let [mean, rstd, scale, shift] = [3, 4, 5, 6].map(|seed| noise::<T>(c, seed, numbers));
 
     // Forward, step by step.
-    let column = |op: Binary, a: &[f32], p: &[f32]| {
-        let mut out = vec![0.0; full];
+    let column = |op: Binary, a: &[T], p: &[T]| {
+        let mut out = vec![T::ZERO; full];
         metaforge_kernels::binary(Par::Seq, op, a, &[c, 1], p, &[0, 1], &[full / c, c], &mut out);
         out
     };
@@ -54,7 +68,7 @@ fn block(n: usize, hw: [usize; 2], c: usize, kernel: [usize; 2], par: Par) {
     let mut indices = vec![0u32; windows];
     metaforge_kernels::max_pool_indices(Par::Seq, &y, n, hw, c, &window, &mut indices);
     let per_image = [hw[0] * hw[1] * c, h * w * c];
-    let mut picked = vec![0.0; windows];
+    let mut picked = vec![T::ZERO; windows];
     metaforge_kernels::gather(Par::Seq, &y, &indices, n, per_image[0], per_image[1], 1, &mut picked);
     metaforge_kernels::unary_assign(Par::Seq, Unary::Relu, &mut picked);
 
@@ -72,18 +86,18 @@ fn block(n: usize, hw: [usize; 2], c: usize, kernel: [usize; 2], par: Par) {
         full,
         Some(pooling),
     );
-    let (mut found, mut values) = (vec![0u32; windows], vec![0.0; windows]);
+    let (mut found, mut values) = (vec![0u32; windows], vec![T::ZERO; windows]);
     let outs = &mut [Out::Index(&mut found), Out::Float(&mut values)];
     fused(par, &forward, &[In::Float(&x)], &[&mean, &rstd, &scale, &shift], outs);
     assert_eq!(found, indices);
     assert_eq!(bits(&values), bits(&picked));
 
     // Backward: the gradient goes where the maximum was; sums of it, and of its product with xhat.
-    let mut gated = vec![0.0; windows];
+    let mut gated = vec![T::ZERO; windows];
     metaforge_kernels::binary(Par::Seq, Binary::Gate(0.0), &g, &[1], &picked, &[1], &[windows], &mut gated);
-    let mut placed = vec![0.0; full];
+    let mut placed = vec![T::ZERO; full];
     metaforge_kernels::scatter_add(Par::Seq, &gated, &indices, n, per_image[1], per_image[0], 1, &mut placed);
-    let product: Vec<f32> = placed.iter().zip(&xhat).map(|(a, b)| a * b).collect();
+    let product: Vec<T> = placed.iter().zip(&xhat).map(|(&a, &b)| a * b).collect();
     let backward = Fusion::new(
         vec![
             step(StepOp::Binary(Binary::Gate(0.0)), &[Input(0), Input(1)], Temp(0), true),
@@ -96,7 +110,7 @@ fn block(n: usize, hw: [usize; 2], c: usize, kernel: [usize; 2], par: Par) {
         full,
         Some(pooling),
     );
-    let (mut out, mut sums) = (vec![9.0; full], [vec![0.0; c], vec![0.0; c]]);
+    let (mut out, mut sums) = (vec![T::ONE; full], [vec![T::ZERO; c], vec![T::ZERO; c]]);
     let [first, second] = &mut sums;
     let outs = &mut [Out::Float(&mut out), Out::Float(first), Out::Float(second)];
     let ins = &[In::Float(&g), In::Float(&picked), In::Index(&indices), In::Float(&x)];
@@ -107,11 +121,12 @@ fn block(n: usize, hw: [usize; 2], c: usize, kernel: [usize; 2], par: Par) {
 }
 
 /// A sum of windows, and one number for all columns.
-fn pooled_sum(n: usize, c: usize) {
+fn pooled_sum<T: Real>(n: usize, c: usize, numbers: Numbers) {
     use Place::{Input, Param, Temp};
     let pooling = Pooling { hw: [4, 6], channels: c, kernel: [2, 3] };
     let (full, windows) = (n * 24 * c, n * 4 * c);
-    let x = noise(windows, 1);
+    let x = noise::<T>(windows, 1, numbers);
+    let third = T::from_f64(0.3);
     let fusion = Fusion::new(
         vec![step(StepOp::Binary(Binary::Mul), &[Input(0), Param(0)], Temp(0), true)],
         vec![Sum { of: Temp(0), into: 0, pooled: true }],
@@ -119,10 +134,110 @@ fn pooled_sum(n: usize, c: usize) {
         full,
         Some(pooling),
     );
-    let mut out = vec![0.0; c];
-    fused(Par::Rayon, &fusion, &[In::Float(&x)], &[&[0.3]], &mut [Out::Float(&mut out)]);
-    let product: Vec<f32> = x.iter().map(|x| x * 0.3).collect();
+    let mut out = vec![T::ZERO; c];
+    fused(Par::Rayon, &fusion, &[In::Float(&x)], &[&[third]], &mut [Out::Float(&mut out)]);
+    let product: Vec<T> = x.iter().map(|&x| x * third).collect();
     assert_eq!(bits(&out), bits(&sum(&product, c)));
+}
+
+/// Sums of so few rows that they are taken without accumulators, or with some that are not filled.
+fn sums_of_rows<T: Real>(rows: usize, c: usize, numbers: Numbers) {
+    use Place::{Input, Param, Temp};
+    let (x, weights) = (noise::<T>(rows * c, 1, numbers), noise::<T>(c, 2, numbers));
+    let fusion = Fusion::new(
+        vec![step(StepOp::Binary(Binary::Mul), &[Input(0), Param(0)], Temp(0), false)],
+        vec![Sum { of: Temp(0), into: 0, pooled: false }, Sum { of: Input(0), into: 1, pooled: false }],
+        c,
+        rows * c,
+        None,
+    );
+    let mut out = [vec![T::ONE; c], vec![T::ONE; c]];
+    let [first, second] = &mut out;
+    fused(Par::Seq, &fusion, &[In::Float(&x)], &[&weights], &mut [Out::Float(first), Out::Float(second)]);
+    let weighed: Vec<T> = x.iter().enumerate().map(|(i, &x)| x * weights[i % c]).collect();
+    assert_eq!(bits(&out[0]), bits(&sum(&weighed, c)), "{rows} rows of {c}, weighed");
+    assert_eq!(bits(&out[1]), bits(&sum(&x, c)), "{rows} rows of {c}");
+}
+
+/// A choice between two values, each operand of the three in memory, a column's or one number; over pixels, then over windows.
+fn choice<T: Real>(n: usize, c: usize, numbers: Numbers) {
+    use Place::{Input, Output, Param, Temp};
+    let pooling = Pooling { hw: [5, 6], channels: c, kernel: [2, 3] };
+    let lens = [n * 30 * c, n * 4 * c];
+    for (pooled, len) in [(false, lens[0]), (true, lens[1])] {
+        for kinds in 0..27 {
+            let kinds = [kinds % 3, kinds / 3 % 3, kinds / 9];
+            if !kinds.contains(&0) {
+                continue;
+            }
+            let operands: [Vec<T>; 3] =
+                [0, 1, 2].map(|i| noise(if kinds[i] == 0 { len } else { [c, 1][kinds[i] - 1] }, i as u64, numbers));
+            // Half of the conditions are 0.
+            let half = |x: &T| if x.to_f64() < 0.0 { T::ZERO } else { *x };
+            let operands = [operands[0].iter().map(half).collect(), operands[1].clone(), operands[2].clone()];
+            let strides = kinds.map(|kind| [[c, 1], [0, 1], [0, 0]][kind]);
+            let mut wanted = vec![T::ZERO; len];
+            let [cond, a, b] = &operands;
+            let shape = [len / c, c];
+            metaforge_kernels::select(Par::Seq, cond, &strides[0], a, &strides[1], b, &strides[2], &shape, &mut wanted);
+            metaforge_kernels::unary_assign(Par::Seq, Unary::Neg, &mut wanted);
+
+            let (mut ins, mut params, mut args) = (Vec::new(), Vec::new(), Vec::new());
+            for (kind, operand) in kinds.iter().zip(&operands) {
+                if *kind == 0 {
+                    args.push(Input(ins.len()));
+                    ins.push(In::Float(&operand[..]));
+                } else {
+                    args.push(Param(params.len()));
+                    params.push(&operand[..]);
+                }
+            }
+            let steps = vec![
+                step(StepOp::Select, &args, Temp(0), pooled),
+                step(StepOp::Unary(Unary::Neg), &[Temp(0)], Output(0), pooled),
+            ];
+            let fusion = Fusion::new(steps, vec![], c, lens[0], pooled.then_some(pooling));
+            let mut out = vec![T::ONE; len];
+            fused(Par::Rayon, &fusion, &ins, &params, &mut [Out::Float(&mut out)]);
+            assert_eq!(bits(&out), bits(&wanted), "{n} images of {c}: operands {kinds:?}, pooled {pooled}");
+        }
+    }
+}
+
+/// Indices that no step reads, beside sums whose blocks end within a unit: what a piece computes of a unit that is not its own goes
+/// nowhere, indices too.
+fn unread_indices<T: Real>(n: usize, hw: [usize; 2], c: usize, numbers: Numbers) {
+    use Place::{Input, Output, Temp};
+    let kernel = [2, 2];
+    let pooling = Pooling { hw, channels: c, kernel };
+    let (full, windows) = (n * hw[0] * hw[1] * c, n * (hw[0] / 2) * (hw[1] / 2) * c);
+    let x = noise::<T>(full, 1, numbers);
+    let steps = vec![
+        step(StepOp::Unary(Unary::Neg), &[Input(0)], Temp(0), false),
+        step(StepOp::PoolIndices, &[Temp(0)], Output(0), false),
+        step(StepOp::PoolIndices, &[Input(0)], Output(1), false),
+    ];
+    let sums = vec![Sum { of: Input(0), into: 2, pooled: false }];
+    let fusion = Fusion::new(steps, sums, c, full, Some(pooling));
+    let (mut found, mut total) = ([vec![u32::MAX; windows], vec![u32::MAX; windows]], vec![T::ZERO; c]);
+    let [least, most] = &mut found;
+    let outs = &mut [Out::Index(least), Out::Index(most), Out::Float(&mut total)];
+    fused(Par::Rayon, &fusion, &[In::Float(&x)], &[], outs);
+    let turned: Vec<T> = x.iter().map(|&x| -x).collect();
+    for (found, of) in found.iter().zip([&turned, &x]) {
+        let mut wanted = vec![0; windows];
+        let window = Window { kernel, stride: kernel, pad: [[0; 2]; 2] };
+        metaforge_kernels::max_pool_indices(Par::Seq, of, n, hw, c, &window, &mut wanted);
+        assert!(*found == wanted, "{n} images of {hw:?}, {c} channels");
+    }
+    assert_eq!(bits(&total), bits(&sum(&x, c)));
+}
+
+fn in_both_types(f: impl Fn(Numbers), g: impl Fn(Numbers)) {
+    for numbers in [Numbers::Finite, Numbers::Any] {
+        f(numbers);
+        g(numbers);
+    }
 }
 
 fn on_every_set(f: impl Fn()) {
@@ -144,13 +259,19 @@ proptest! {
         h in 1usize..9,
         w in 1usize..9,
         c in prop::sample::select(vec![2, 3, 5, 16, 17, 32, 64, 65, 128]),
-        kernel in prop::sample::select(vec![[2, 2], [1, 2], [3, 2], [3, 3]]),
+        kernel in prop::sample::select(vec![[2, 2], [1, 2], [3, 2], [3, 3], [4, 1], [4, 2]]),
     ) {
         let hw = [h.max(kernel[0]), w.max(kernel[1])];
-        on_every_set(|| {
-            block(n, hw, c, kernel, Par::Seq);
-            pooled_sum(n, c);
-        });
+        on_every_set(|| in_both_types(
+            |numbers| {
+                block::<f32>(n, hw, c, kernel, Par::Seq, numbers);
+                pooled_sum::<f32>(n, c, numbers);
+            },
+            |numbers| {
+                block::<f64>(n, hw, c, kernel, Par::Seq, numbers);
+                pooled_sum::<f64>(n, c, numbers);
+            },
+        ));
     }
 }
 
@@ -161,11 +282,60 @@ fn large_passes_are_cut_into_blocks_and_split_over_threads() {
     for threads in [1, 3] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            block(9, [28, 28], 64, [2, 2], Par::Rayon);
-            block(40, [7, 7], 64, [2, 2], Par::Rayon);
-            block(12, [14, 14], 48, [2, 2], Par::Rayon);
-            block(30, [13, 9], 24, [3, 2], Par::Rayon);
-            pooled_sum(300, 64);
+            in_both_types(
+                |numbers| {
+                    block::<f32>(9, [28, 28], 64, [2, 2], Par::Rayon, numbers);
+                    block::<f32>(40, [7, 7], 64, [2, 2], Par::Rayon, numbers);
+                    block::<f32>(12, [14, 14], 48, [2, 2], Par::Rayon, numbers);
+                    block::<f32>(30, [13, 9], 24, [3, 2], Par::Rayon, numbers);
+                    block::<f32>(25, [16, 5], 40, [4, 2], Par::Rayon, numbers);
+                    pooled_sum::<f32>(300, 64, numbers);
+                },
+                |numbers| {
+                    block::<f64>(12, [14, 14], 48, [2, 2], Par::Rayon, numbers);
+                    block::<f64>(30, [13, 9], 24, [3, 2], Par::Rayon, numbers);
+                    pooled_sum::<f64>(300, 64, numbers);
+                },
+            );
+        });
+    }
+}
+
+#[test]
+fn few_rows_are_summed_as_by_the_kernel_for_it() {
+    on_every_set(|| {
+        for c in [2, 3, 4, 8, 16, 17, 32, 33, 64, 128, 2048] {
+            for rows in [2, 3, 4, 5, 7, 8, 63, 64, 65, 130] {
+                in_both_types(|n| sums_of_rows::<f32>(rows, c, n), |n| sums_of_rows::<f64>(rows, c, n));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_choice_takes_its_operands_from_anywhere() {
+    on_every_set(|| {
+        for (n, c) in [(1, 2), (2, 3), (3, 17), (2, 64), (150, 16)] {
+            in_both_types(|numbers| choice::<f32>(n, c, numbers), |numbers| choice::<f64>(n, c, numbers));
+        }
+    });
+}
+
+#[test]
+fn indices_that_nobody_reads_are_written_once() {
+    let _alone = alone();
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            // Bands and whole images; rows of a block that are no multiple of those of a unit.
+            for (n, hw, c) in
+                [(3, [6, 4], 2), (9, [28, 28], 24), (40, [7, 7], 64), (61, [10, 6], 48), (11, [13, 29], 17)]
+            {
+                in_both_types(
+                    |numbers| unread_indices::<f32>(n, hw, c, numbers),
+                    |numbers| unread_indices::<f64>(n, hw, c, numbers),
+                );
+            }
         });
     }
 }
@@ -175,6 +345,12 @@ fn large_passes_are_cut_into_blocks_and_split_over_threads() {
 fn a_step_in_place_is_refused() {
     let steps = vec![step(StepOp::Unary(Unary::Neg), &[Place::Temp(0)], Place::Temp(0), false)];
     Fusion::new(steps, vec![], 1, 8, None);
+}
+
+#[test]
+#[should_panic(expected = "a single row is copied")]
+fn a_sum_of_one_row_is_refused() {
+    Fusion::new(vec![], vec![Sum { of: Place::Input(0), into: 0, pooled: false }], 8, 8, None);
 }
 
 #[test]

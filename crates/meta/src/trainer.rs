@@ -275,6 +275,31 @@ impl MetaTrainer {
         all
     }
 
+    /// What evaluation needs of that: the parameters and the learner's state, by their own names.
+    pub fn weights(&self) -> Params {
+        let mut all = self.params.clone();
+        all.extend(self.state.clone());
+        all
+    }
+
+    /// Takes what [`MetaTrainer::weights`] gave, in any order. The optimiser and the count of steps stay as they are: this is for
+    /// evaluation, not to go on from.
+    ///
+    /// # Errors
+    /// Like [`MetaTrainer::restore`].
+    pub fn restore_weights(&mut self, saved: &Params) -> Result<(), Error> {
+        let named = saved.prefixed("weights");
+        let part = |like| named.part("weights", like).map_err(|e| Error::State(e.to_string()));
+        let (params, state) = (part(&self.params)?, part(&self.state)?);
+        let expected = params.len() + state.len();
+        if saved.len() != expected {
+            return Err(Error::State(format!("there are {} tensors, not {expected}", saved.len())));
+        }
+        (self.params, self.state) = (params, state);
+        self.next = None;
+        Ok(())
+    }
+
     /// Takes what [`MetaTrainer::state`] gave, in any order.
     ///
     /// # Errors

@@ -74,8 +74,8 @@ pub struct Train {
 pub struct Eval {
     /// Run folder
     pub run: PathBuf,
-    /// Number of test tasks [default: that of the recipe]
-    #[arg(long, value_name = "N")]
+    /// Number of test tasks, or of images for a GAN [default: that of the recipe]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub tasks: Option<usize>,
     #[command(flatten)]
     pub data: Data,
@@ -92,10 +92,10 @@ pub struct Generate {
     /// Run folder
     pub run: PathBuf,
     /// Images to draw; for a few-shot generator, classes (a row each)
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096), allow_negative_numbers = true)]
     pub n: u16,
     /// Picture to write [default: generated.png in the run folder]
-    #[arg(long, value_name = "FILE.png")]
+    #[arg(long, value_name = "FILE.png", value_parser = png)]
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub data: Data,
@@ -114,7 +114,7 @@ pub struct Recipes {
 #[derive(Debug, Args)]
 pub struct How {
     /// Seed of all random numbers [default: that of the recipe]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = seed, allow_negative_numbers = true)]
     pub seed: Option<u64>,
     #[command(flatten)]
     pub threads: Threads,
@@ -138,6 +138,27 @@ pub struct Data {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Threads {
     /// Worker threads; the results are the same for any number [default: one a core]
-    #[arg(id = "threads", long = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(id = "threads", long = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), allow_negative_numbers = true)]
     pub number: Option<u16>,
+}
+
+/// A seed; a recipe, being TOML, holds no larger one.
+fn seed(text: &str) -> Result<u64, String> {
+    let seed = text.parse().ok().filter(|&seed| i64::try_from(seed).is_ok());
+    seed.ok_or_else(|| format!("it is a whole number of at least 0 and at most {}", i64::MAX))
+}
+
+/// A number of tasks or images.
+fn count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|&count| u32::try_from(count).is_ok());
+    count.ok_or_else(|| format!("it is a whole number of at least 0 and at most {}", u32::MAX))
+}
+
+/// The path of a picture.
+fn png(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension() {
+        Some(end) if end.eq_ignore_ascii_case("png") => Ok(path),
+        _ => Err("pictures are written as PNG; name a file that ends in .png".into()),
+    }
 }

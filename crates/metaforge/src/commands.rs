@@ -101,22 +101,57 @@ fn quickstart(args: &Quickstart) -> Result<ExitCode> {
     }
 }
 
-/// The experiment of a run folder at its last checkpoint, and the step of that.
+/// What a recipe's evaluation counts: images for a GAN on one data set, tasks for whatever learns from tasks.
+fn counted(recipe: &Recipe) -> &'static str {
+    if matches!(recipe.kind, Kind::SeedGan(_)) { "images" } else { "tasks" }
+}
+
+/// The experiment of a run folder at its last checkpoint, and the step of that. Without a checkpoint the weights alone do, and
+/// the step is that of the run's end, if it has one.
 ///
 /// `tasks` replaces the recipe's number of test tasks, or of images for a GAN on one data set.
-fn reopened(folder: &Path, data: Option<&Path>, tasks: Option<usize>) -> Result<(Recipe, Box<dyn Experiment>, u64)> {
+fn reopened(
+    folder: &Path,
+    data: Option<&Path>,
+    tasks: Option<usize>,
+) -> Result<(Recipe, Box<dyn Experiment>, Option<u64>)> {
     let config = folder.join(run::CONFIG);
     let mut draft = Draft::parse(&config.display().to_string(), &run::read_config(folder)?)?;
     let mut recipe = draft.clone().finish()?;
+    let key = format!("eval.{}", counted(&recipe));
+    // The run's own number is in order, so what is said of it is said of the option.
+    let named = |e: Error| if tasks.is_some() { of_option(e, &key, "--tasks") } else { e };
     if let Some(n) = tasks {
-        let key = if matches!(recipe.kind, Kind::SeedGan(_)) { "images" } else { "tasks" };
-        draft.set(&format!("eval.{key}={n}"))?;
-        recipe = draft.finish()?;
+        draft.set(&format!("{key}={n}")).map_err(named)?;
+        recipe = draft.finish().map_err(named)?;
     }
-    let (position, state) = run::read_checkpoint(folder)?;
-    let mut experiment = experiments::build(&recipe, data)?;
-    experiment.restore(&state)?;
-    Ok((recipe, experiment, position.step))
+    let alone = !folder.join(run::STATE).exists() && folder.join(run::WEIGHTS).exists();
+    let (file, step, tensors) = if alone {
+        let step = run::read_summary(folder)?.map(|summary| summary.steps);
+        (run::WEIGHTS, step, run::read_weights(folder)?)
+    } else {
+        let (position, state) = run::read_checkpoint(folder)?;
+        (run::STATE, Some(position.step), state)
+    };
+    let mut experiment = experiments::build(&recipe, data).map_err(named)?;
+    let taken = if alone { experiment.restore_weights(&tensors) } else { experiment.restore(&tensors) };
+    taken.map_err(|e| Error::Damaged {
+        path: folder.join(file),
+        what: format!("it is not of the model in the run's {}: {e}", run::CONFIG),
+    })?;
+    Ok((recipe, experiment, step))
+}
+
+/// What is wrong with a key, said of the option that set it.
+fn of_option(e: Error, key: &str, option: &str) -> Error {
+    let quoted = format!("`{key}`");
+    match e {
+        Error::Recipe { what, .. } | Error::Refused(what) if what.contains(&quoted) => {
+            let counts = if key.ends_with("images") { " (images, for this run)" } else { "" };
+            Error::Refused(what.replace(&quoted, &format!("{option}{counts}")))
+        }
+        other => other,
+    }
 }
 
 fn eval(args: &Eval) -> Result<ExitCode> {
@@ -125,13 +160,13 @@ fn eval(args: &Eval) -> Result<ExitCode> {
     let progress = Tasks::new(&recipe.name, false);
     let evaluation = experiment.evaluate(&|done, count| progress.update(done, count));
     progress.finish();
-    let Evaluation { protocol, tasks, figures, .. } = evaluation?;
+    let Evaluation { protocol, tasks: count, figures, .. } = evaluation?;
     if args.json {
         let mut object = serde_json::Map::new();
         let mut put = |key: String, value: serde_json::Value| object.insert(key, value);
-        put("recipe".into(), recipe.name.into());
+        put("recipe".into(), recipe.name.as_str().into());
         put("step".into(), step.into());
-        put("tasks".into(), tasks.into());
+        put(counted(&recipe).into(), count.into());
         // The interval of the headline is `ci95`; those of other figures bear their names.
         for (i, f) in figures.iter().enumerate() {
             put(f.name.clone(), f.value.into());
@@ -143,7 +178,11 @@ fn eval(args: &Eval) -> Result<ExitCode> {
         say(&serde_json::Value::Object(object).to_string());
     } else {
         say(&table(&figures));
-        say(&format!("After step {step} of {}. {protocol}", recipe.steps));
+        let when = match step {
+            Some(step) => format!("After step {step} of {}.", recipe.steps),
+            None => format!("By {} alone, which does not say after how many steps of {}.", run::WEIGHTS, recipe.steps),
+        };
+        say(&format!("{when} {protocol}"));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -37,8 +37,14 @@ pub trait Experiment {
     /// If the tensors are of another model.
     fn restore(&mut self, state: &Params) -> Result<()>;
 
-    /// The weights alone, for other programs.
+    /// The weights alone, for other programs: all that evaluation needs, and too little to go on from.
     fn weights(&self) -> Params;
+
+    /// Takes what [`Experiment::weights`] gave, to evaluate and draw, not to train; the tensors may come in another order.
+    ///
+    /// # Errors
+    /// If the tensors are of another model.
+    fn restore_weights(&mut self, weights: &Params) -> Result<()>;
 
     /// Measures the present weights by the recipe's `[eval]` table; always the same tasks and noise for a recipe. An experiment
     /// that is measured on many tasks tells `watch` how far it is.
@@ -83,7 +89,7 @@ pub struct Figure {
     pub name: String,
     /// Name for people, such as `5-way 1-shot test accuracy`.
     pub label: String,
-    /// The number.
+    /// The number, to the six significant digits that a mean of `f32` values has.
     pub value: f64,
     /// Half the width of its 95 % confidence interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,13 +114,13 @@ pub enum Unit {
 impl Figure {
     /// A figure without an interval or a note.
     pub fn new(name: impl Into<String>, label: impl Into<String>, value: f64, unit: Unit) -> Figure {
-        Figure { name: name.into(), label: label.into(), value, ci95: None, unit, note: String::new() }
+        Figure { name: name.into(), label: label.into(), value: six(value), ci95: None, unit, note: String::new() }
     }
 
     /// With half the width of the 95 % interval.
     #[must_use]
     pub fn with_ci95(mut self, half: f64) -> Figure {
-        self.ci95 = Some(half);
+        self.ci95 = Some(six(half));
         self
     }
 
@@ -141,9 +147,23 @@ impl Figure {
     }
 }
 
+/// Nearest number of six significant decimal digits.
+fn six(value: f64) -> f64 {
+    format!("{value:.5e}").parse().unwrap_or(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_figure_has_six_digits() {
+        let found = [0.976_599_991_3, 1.0 / 3.0, -12.345_678_9, 1.234_567_8e-9, 0.0, 1.0, 0.999_999_4].map(six);
+        assert_eq!(found, [0.9766, 0.333333, -12.3457, 1.23457e-9, 0.0, 1.0, 0.999999]);
+        let f = Figure::new("x", "x", f64::from(0.92f32), Unit::Number).with_ci95(f64::from(0.013f32));
+        assert_eq!((f.value, f.ci95), (0.92, Some(0.013)));
+        assert!(six(f64::NAN).is_nan() && six(f64::INFINITY) == f64::INFINITY);
+    }
 
     #[test]
     fn figures_read_well() {

@@ -29,7 +29,7 @@ pub struct Recipe {
     pub seed: u64,
     /// (Meta-)steps of the run.
     pub steps: u64,
-    /// A line of the log every so many steps.
+    /// A line of the log every so many steps; more often in a run that would have fewer than [`LINES`] then.
     pub log_every: u64,
     /// Pictures every so many steps.
     pub sample_every: u64,
@@ -39,6 +39,9 @@ pub struct Recipe {
     #[serde(flatten)]
     pub kind: Kind,
 }
+
+/// Lines that a log has at least, if there are as many steps: fewer make no curve.
+pub const LINES: u64 = 20;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +61,7 @@ impl Recipe {
     /// How long to train and how often to do what.
     pub fn schedule(&self) -> Schedule {
         let Recipe { steps, log_every, sample_every, checkpoint_every, .. } = *self;
+        let log_every = log_every.min((steps / LINES).max(1));
         Schedule { steps, log_every, sample_every, checkpoint_every }
     }
 
@@ -366,6 +370,19 @@ mod tests {
         assert_eq!((recipe.steps, recipe.name.as_str()), (1000, "mine"));
         assert_eq!((tables.optimizer.lr, tables.inner.order), (1.0, Order::First));
         assert_eq!(tables.model.hidden, [8, 8, 8]);
+    }
+
+    #[test]
+    fn a_short_run_is_logged_often_enough_for_a_curve() {
+        let every = |steps: u64, log_every: u64| {
+            let mut draft = Draft::open(CARRIED).unwrap();
+            draft.set(&format!("steps={steps}")).unwrap();
+            draft.set(&format!("log_every={log_every}")).unwrap();
+            draft.finish().unwrap().schedule().log_every
+        };
+        let found =
+            [(1, 50), (19, 50), (100, 50), (999, 50), (1000, 50), (100_000, 50), (100, 2)].map(|(s, l)| every(s, l));
+        assert_eq!(found, [1, 1, 5, 49, 50, 50, 2]);
     }
 
     #[test]

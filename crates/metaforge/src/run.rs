@@ -38,6 +38,9 @@ pub const SUMMARY: &str = "summary.json";
 /// The page to look at.
 pub const REPORT: &str = "report.html";
 
+/// Runs that a message names at most.
+const NAMED: usize = 6;
+
 /// Where training was at a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Position {
@@ -83,8 +86,10 @@ pub struct Run {
 /// Where a folder stands when it is opened for training.
 #[derive(Debug)]
 pub enum Start {
-    /// From the first step.
+    /// From the first step, in a new folder or in the place of the run that was there.
     Fresh(Run),
+    /// From the first step, though the folder holds the beginning of this run: it ended before its first checkpoint.
+    Again(Run),
     /// From a checkpoint with this state.
     Resumed(Run, Position, Params),
     /// Nothing to do: the folder holds the finished run of this very configuration.
@@ -95,7 +100,7 @@ impl Run {
     /// Opens `folder` to train by `config`, the text of a TOML file.
     ///
     /// A folder that is not there, or empty, is a new run; one that holds a run of the same configuration goes on where
-    /// that one is. With `force`, whatever run is there is removed first (the files of a run, nothing else).
+    /// that one is, or begins again where that has no checkpoint. With `force`, whatever run is there is removed first (the files of a run, nothing else).
     ///
     /// # Errors
     /// If the folder holds a run of another configuration or something that is no run, if another process trains in it,
@@ -133,6 +138,7 @@ impl Run {
             Err(TryLockError::WouldBlock) => return Err(refuse("another process is training in this folder".into())),
             Err(TryLockError::Error(e)) => return Err(Error::io("lock", &log_path)(e)),
         }
+        let again = held.is_some() && !force;
         if force && held.is_some() {
             clear(folder, &mut log)?;
         } else if let Some(held) = held {
@@ -158,6 +164,7 @@ impl Run {
         let events = Events::open(&events, step).map_err(Error::io("write", &events))?;
         let run = Run { folder: folder.into(), log, events, at_checkpoint: step };
         Ok(match checkpoint {
+            None if again => Start::Again(run),
             None => Start::Fresh(run),
             Some((position, state)) => Start::Resumed(run, position, state),
         })
@@ -274,7 +281,8 @@ fn sweep(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The first key in which two configurations differ, in words.
+/// The key in which two configurations differ, in words: the recipe's name or kind if they are of two recipes, else the
+/// first of the others. What the recipe says of itself comes last.
 fn difference(path: &Path, held: &str, wanted: &str) -> Result<Option<String>> {
     let parse = |text: &str| text.parse::<toml::Table>();
     let held = parse(held).map_err(|e| Error::Damaged {
@@ -285,7 +293,14 @@ fn difference(path: &Path, held: &str, wanted: &str) -> Result<Option<String>> {
         ),
     })?;
     let wanted = parse(wanted).expect("an effective configuration is TOML");
-    Ok(differing(&held, &wanted, ""))
+    let only = |keep: &dyn Fn(&str) -> bool| {
+        let part = |table: &toml::Table| table.clone().into_iter().filter(|(key, _)| keep(key)).collect();
+        differing(&part(&held), &part(&wanted), "")
+    };
+    Ok(only(&|key| key == "name")
+        .or_else(|| only(&|key| key == "kind"))
+        .or_else(|| only(&|key| key != "about"))
+        .or_else(|| only(&|_| true)))
 }
 
 fn differing(held: &toml::Table, wanted: &toml::Table, above: &str) -> Option<String> {
@@ -327,23 +342,60 @@ pub fn read_checkpoint(folder: &Path) -> Result<(Position, Params)> {
     ))
 }
 
+/// The weights of a run, without the state of its training.
+///
+/// # Errors
+/// If there are none yet or the file is damaged.
+pub fn read_weights(folder: &Path) -> Result<Params> {
+    let path = folder.join(WEIGHTS);
+    file::read(&path).map_err(|e| match e {
+        metaforge_nn::Error::Corrupt { what, .. } => {
+            Error::Damaged { path, what: format!("{what}; put a whole copy there, or train the run anew with --force") }
+        }
+        other => other.into(),
+    })
+}
+
 /// The text of a run's configuration.
 ///
 /// # Errors
 /// If `folder` is not there or holds no run.
 pub fn read_config(folder: &Path) -> Result<String> {
-    let refuse = |what: &str| Err(Error::Folder { folder: folder.into(), what: what.into() });
+    let refuse = |what: String| Err(Error::Folder { folder: folder.into(), what });
+    if folder.is_file() {
+        let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        return refuse(match above.join(CONFIG).exists() {
+            true => format!("is a file; name the folder of its run, {}", above.display()),
+            false => format!("is a file; name the folder of a run, which holds a {CONFIG}"),
+        });
+    }
     if !folder.is_dir() {
-        return refuse("there is no such run folder");
+        return refuse("there is no such run folder".into());
     }
     let path = folder.join(CONFIG);
     if !path.exists() {
-        return refuse("is not a run folder (it holds no config.toml)");
+        return refuse(match &runs_in(folder)[..] {
+            [] => format!("is not a run folder (it holds no {CONFIG})"),
+            [run] => format!("holds a run and is none itself; name that: {}", run.display()),
+            runs => {
+                let shown: Vec<_> = runs.iter().take(NAMED).map(|run| run.display().to_string()).collect();
+                let more = if runs.len() > NAMED { ", .." } else { "" };
+                format!("holds {} runs and is none itself; name one of them: {}{more}", runs.len(), shown.join(", "))
+            }
+        });
     }
     fs::read_to_string(&path).map_err(|e| match e.kind() {
         std::io::ErrorKind::InvalidData => Error::Damaged { path: path.clone(), what: "it is not text".into() },
         _ => Error::io("read", &path)(e),
     })
+}
+
+/// The run folders in a folder, by name; none if it cannot be read.
+fn runs_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut runs: Vec<_> = entries.map(|entry| entry.path()).filter(|path| path.join(CONFIG).is_file()).collect();
+    runs.sort();
+    runs
 }
 
 /// The summary of a finished run; `None` while it is not finished.

@@ -65,9 +65,14 @@ pub fn train(job: &Job<'_>, build: impl FnOnce() -> Result<Box<dyn Experiment>>)
     // The data is opened first, so that a missing one leaves no folder behind.
     let mut experiment = build()?;
     let experiment = experiment.as_mut();
+    let mut again = false;
     let (mut run, position) = match Run::open(job.folder, job.config, job.force)? {
         Start::Finished => return Ok(Outcome::WasFinished),
         Start::Fresh(run) => (run, Position::default()),
+        Start::Again(run) => {
+            again = true;
+            (run, Position::default())
+        }
         Start::Resumed(run, position, state) => {
             experiment.restore(&state)?;
             (run, position)
@@ -77,6 +82,9 @@ pub fn train(job: &Job<'_>, build: impl FnOnce() -> Result<Box<dyn Experiment>>)
         if job.quiet { Progress::silent() } else { Progress::new(job.label, position.step, job.schedule.steps) };
     if position.step > 0 {
         progress.note(&format!("resuming at step {} of {}", position.step, job.schedule.steps));
+    }
+    if again {
+        progress.note("the run in this folder ended before its first checkpoint: it begins again at step 1");
     }
     let ended = steps(job, experiment, &mut run, position, &mut progress);
     let (position, stopped) = match ended {

@@ -91,6 +91,11 @@ impl Experiment for Quadratic {
         [("x".to_owned(), Tensor::new([SIZE], self.x.clone()))].into_iter().collect()
     }
 
+    fn restore_weights(&mut self, weights: &Params) -> Result<()> {
+        self.x = weights.get("x").ok_or_else(|| Error::Refused("x is missing".into()))?.f32s().to_vec();
+        Ok(())
+    }
+
     fn evaluate(&self, _: Watch<'_>) -> Result<Evaluation> {
         let error = self.x.iter().enumerate().map(|(i, x)| f64::from((x - i as f32).abs())).fold(0.0, f64::max);
         Ok(Evaluation {
@@ -248,6 +253,12 @@ fn a_finished_run_is_left_alone_and_another_configuration_is_refused() {
         e.contains("optimizer.lr is 0.05 there and 0.5 here") && e.contains("--out") && e.contains("--force"),
         "{e}"
     );
+    let renamed = other.replace("quadratic", "cubic").replace("a test", "another");
+    let e = run_with(&Job { config: &renamed, ..job(&folder) }, |_| {}).unwrap_err().to_string();
+    assert!(e.contains("name is \"quadratic\" there and \"cubic\" here"), "{e}");
+    let told = CONFIG.replace("a test", "another");
+    let e = run_with(&Job { config: &told, ..job(&folder) }, |_| {}).unwrap_err().to_string();
+    assert!(e.contains("about is"), "{e}");
     assert_eq!(result(&folder), before);
     assert!(matches!(
         run_with(&Job { config: &other, force: true, ..job(&folder) }, |_| {}).unwrap(),

@@ -4,6 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use metaforge::autodiff::Tensor;
+use metaforge::picture::{Layout, Picture};
+
 fn metaforge(args: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_metaforge");
     Command::new(program).args(args).env_remove("METAFORGE_DATA").output().expect("the program starts")
@@ -30,6 +33,10 @@ fn succeeds(args: &[&str]) -> String {
     text(&out.stdout)
 }
 
+fn json(args: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&succeeds(args)).unwrap()
+}
+
 /// A few steps of a recipe with a small network.
 fn train(recipe: &str, folder: &Path, more: &[&str]) {
     let out = folder.to_str().unwrap();
@@ -47,10 +54,11 @@ fn a_learner_is_trained_and_measured() {
     for file in ["config.toml", "metrics.jsonl", "weights.safetensors", "summary.json", "report.html"] {
         assert!(run.join(file).is_file(), "{file}");
     }
-    let json = succeeds(&["eval", run.to_str().unwrap(), "--json", "--tasks", "7"]);
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let json = json(&["eval", run.to_str().unwrap(), "--json", "--tasks", "7"]);
     let accuracy = json["accuracy"].as_f64().unwrap();
     assert!((0.0..=1.0).contains(&accuracy) && json["ci95"].as_f64().unwrap() >= 0.0 && json["tasks"] == 7, "{json}");
+    assert!(json["accuracy"].to_string().len() <= "0.123456".len(), "the noise of f32 is not a figure: {json}");
+    fails(&["eval", run.to_str().unwrap(), "--tasks", "1"], &["--tasks is 1; it is at least 2"]);
     fails(&["generate", run.to_str().unwrap()], &["nothing to generate"]);
 }
 
@@ -64,8 +72,55 @@ fn a_generator_is_trained_and_draws() {
     let picture = dir.path().join("new.png");
     succeeds(&["generate", run.to_str().unwrap(), "--n", "2", "--out", picture.to_str().unwrap()]);
     assert!(fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
-    let json: serde_json::Value = serde_json::from_str(&succeeds(&["eval", run.to_str().unwrap(), "--json"])).unwrap();
-    assert!(json["top1"].is_number() && json["top1_control"].is_number(), "{json}");
+    let json = json(&["eval", run.to_str().unwrap(), "--json"]);
+    assert!(json["top1"].is_number() && json["top1_control"].is_number() && json["tasks"] == 2, "{json}");
+    fails(&["eval", run.to_str().unwrap(), "--tasks", "100000000"], &["--tasks is 100000000, the data has"]);
+
+    let jpeg = dir.path().join("new.jpg");
+    fails(&["generate", run.to_str().unwrap(), "--out", jpeg.to_str().unwrap()], &["new.jpg", "PNG", "ends in .png"]);
+    assert!(!jpeg.exists());
+}
+
+/// A data folder of two classes with a few images each.
+fn two_classes(root: &Path) {
+    for (class, name) in ["bars", "dots"].into_iter().enumerate() {
+        fs::create_dir_all(root.join(name)).unwrap();
+        for i in 0..70 {
+            let pixels: Vec<f32> =
+                (0..28 * 28).map(|p| f32::from((p / 28 + i) % 4 == 0 && (class == 0 || p % 4 == 0))).collect();
+            let image = Tensor::new([1, 28, 28, 1], pixels);
+            let layout = Layout { columns: 1, scale: 1, gap: 0 };
+            Picture::grid(&image, layout).save(&root.join(name).join(format!("{i}.png"))).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_gan_is_measured_by_its_distance_first_and_counts_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, data) = (dir.path().join("run"), dir.path().join("data"));
+    two_classes(&data);
+    let [run_name, data] = [run.to_str().unwrap(), data.to_str().unwrap()];
+    let small = ["data.source=folder", "game.batch=4", "eval.images=200", "eval.classifier_epochs=1", "steps=1"];
+    let set: Vec<&str> = small.iter().flat_map(|s| ["--set", s]).collect();
+    succeeds(&[&["train", "digits-seed-gan", "--out", run_name, "--data", data][..], &set].concat());
+    let summary: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(run.join("summary.json")).unwrap()).unwrap();
+    let figures = summary["figures"].as_array().unwrap();
+    let names: Vec<_> = figures.iter().map(|f| f["name"].as_str().unwrap()).collect();
+    assert_eq!(names[..2], ["fcd", "read_rate"]);
+    assert!(figures[1]["note"].as_str().unwrap().contains("noise"), "{figures:?}");
+    let kernel = figures.iter().find(|f| f["name"] == "kcd").unwrap();
+    assert_eq!(kernel["note"], "of all 140 images at once");
+
+    let json = json(&["eval", run_name, "--data", data, "--json"]);
+    assert!(json["images"] == 140 && json.get("tasks").is_none() && json["fcd"].is_number(), "{json}");
+    let shares = json["share_bars"].as_f64().unwrap() + json["share_dots"].as_f64().unwrap();
+    assert!((shares - 1.0).abs() < 1e-5, "{json}");
+    fails(
+        &["eval", run_name, "--data", data, "--tasks", "5"],
+        &["--tasks (images, for this run) is 5; it is at least 200"],
+    );
 }
 
 #[test]
@@ -119,6 +174,95 @@ fn a_run_that_is_stopped_or_killed_goes_on_from_its_checkpoint() {
         fs::read_dir(&run).unwrap().filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "part"));
     assert_eq!(leftovers.count(), 0);
     succeeds(&["eval", run.to_str().unwrap(), "--tasks", "5"]);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_run_that_ended_before_its_first_checkpoint_says_that_it_begins_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let small = ["train", "sinusoid-maml", "--out", run.to_str().unwrap(), "--set", "steps=3", "--set", "eval.tasks=5"];
+    let told = || text(&metaforge(&small).stderr);
+    assert!(!told().contains("begins again"));
+    // What a kill before the first checkpoint leaves.
+    for file in ["state.safetensors", "weights.safetensors", "summary.json", "report.html"] {
+        fs::remove_file(run.join(file)).unwrap();
+    }
+    let told = told();
+    assert!(told.contains("ended before its first checkpoint: it begins again"), "{told}");
+    assert!(run.join("summary.json").exists());
+}
+
+#[test]
+fn weights_alone_do_to_evaluate_and_to_draw() {
+    let dir = tempfile::tempdir().unwrap();
+    let few = ["model.channels=4", "model.latent=8", "eval.tasks=2", "eval.images=2", "eval.embedding_steps=1"];
+    let few: Vec<&str> = few.iter().flat_map(|s| ["--set", s]).collect();
+    let wave = ["--set", "eval.tasks=5"];
+    let cases: [(&str, &[&str], &str); 3] = [
+        ("glyphs-proto-5w1s", &SMALL, "accuracy"),
+        ("sinusoid-maml", &wave, "error"),
+        ("glyphs-fewshot-gan", &few, "top1"),
+    ];
+    for (recipe, more, figure) in cases {
+        let run = dir.path().join(recipe);
+        let name = run.to_str().unwrap();
+        let (state, weights) = (run.join("state.safetensors"), run.join("weights.safetensors"));
+        train(recipe, &run, more);
+        let whole = json(&["eval", name, "--json"]);
+        fs::remove_file(&state).unwrap();
+        assert_eq!(json(&["eval", name, "--json"]), whole, "{recipe}");
+        assert!(whole[figure].is_number(), "{whole}");
+        fs::remove_file(run.join("summary.json")).unwrap();
+        assert!(succeeds(&["eval", name]).contains("By weights.safetensors alone"));
+        if recipe == "glyphs-fewshot-gan" {
+            succeeds(&["generate", name, "--n", "1"]);
+        }
+
+        let bytes = fs::read(&weights).unwrap();
+        fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+        fails(&["eval", name], &["weights.safetensors is damaged"]);
+        fs::write(&weights, b"").unwrap();
+        fails(&["eval", name], &["weights.safetensors is damaged"]);
+    }
+    // Weights of another model.
+    let [run, other] = ["glyphs-proto-5w1s", "sinusoid-maml"].map(|name| dir.path().join(name));
+    train("sinusoid-maml", &other, &[&wave[..], &["--force"]].concat());
+    fs::copy(other.join("weights.safetensors"), run.join("weights.safetensors")).unwrap();
+    fails(
+        &["eval", run.to_str().unwrap()],
+        &["weights.safetensors is damaged: it is not of the model in the run's config.toml"],
+    );
+    fs::remove_file(run.join("weights.safetensors")).unwrap();
+    fails(&["eval", run.to_str().unwrap()], &["has no checkpoint yet"]);
+}
+
+#[test]
+fn what_is_no_run_folder_is_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let several = dir.path().join("several");
+    for (recipe, name) in [("sinusoid-maml", "one"), ("sinusoid-maml", "two")] {
+        train(recipe, &several.join(name), &["--set", "eval.tasks=5"]);
+    }
+    let path = |name: &str| several.join(name).to_str().unwrap().to_owned();
+    for command in ["generate", "eval"] {
+        fails(&[command, &path("")], &["holds 2 runs", "name one of them", &path("one"), &path("two")]);
+        fails(&[command, dir.path().to_str().unwrap()], &["is not a run folder"]);
+        fails(&[command, &path("one/weights.safetensors")], &["is a file; name the folder of its run", &path("one")]);
+    }
+    fails(&["eval", env!("CARGO_BIN_EXE_metaforge")], &["is a file; name the folder of a run"]);
+    // The folder of another recipe's run is known by its recipe, not by what that says of itself.
+    let train = ["train", "glyphs-maml-5w1s", "--out", &path("one")];
+    fails(&train, &["name is \"sinusoid-maml\" there and \"glyphs-maml-5w1s\" here"]);
+}
+
+#[test]
+fn numbers_below_their_range_are_told_so() {
+    fails(&["train", "sinusoid-maml", "--seed", "-1"], &["'-1' for '--seed <N>'", "whole number of at least 0"]);
+    fails(&["--seed", "-1"], &["'-1' for '--seed <N>'", "whole number of at least 0"]);
+    fails(&["eval", "nowhere", "--tasks", "-1"], &["'-1' for '--tasks <N>'", "whole number of at least 0"]);
+    fails(&["generate", "nowhere", "--n", "-1"], &["-1 is not in 1..=4096"]);
+    fails(&["train", "sinusoid-maml", "--threads", "-1"], &["-1 is not in 1..=1024"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{Distance, Features, dot};
 
 /// Mean and standard deviation over `subsets` pairs of random subsets of `size` images (less where a set has less), with
-/// the kernel `(x.y / D + 1)^3`.
+/// the kernel `(x.y / D + 1)^3`. Where a subset would be the whole of either set, there is but one, and no deviation.
 ///
 /// It is unbiased: for two sets of one source it is as often below zero as above, and is not clamped.
 ///
@@ -19,6 +19,11 @@ pub fn kcd(a: &Features, b: &Features, size: usize, subsets: usize, key: Key) ->
     a.comparable(b, 2);
     assert!(size >= 2 && subsets > 0, "{subsets} subsets of {size} images");
     let size = size.min(a.len()).min(b.len());
+    let (subsets, of) = if size == a.len() && size == b.len() {
+        (1, "all images".into())
+    } else {
+        (subsets, format!("subsets of {size}"))
+    };
     let estimates: Vec<f64> = (0..subsets as u64)
         .into_par_iter()
         .map(|i| {
@@ -31,8 +36,8 @@ pub fn kcd(a: &Features, b: &Features, size: usize, subsets: usize, key: Key) ->
     let n = subsets as f64;
     let mean = estimates.iter().sum::<f64>() / n;
     let variance = estimates.iter().map(|e| (e - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    let (deviation, samples) = (Some(variance.sqrt()), [a.len(), b.len()]);
-    Distance { name: "KCD", value: mean, deviation, extractor: format!("{}, subsets of {size}", a.extractor), samples }
+    let (deviation, samples) = ((subsets > 1).then(|| variance.sqrt()), [a.len(), b.len()]);
+    Distance { name: "KCD", value: mean, deviation, extractor: format!("{}, {of}", a.extractor), samples }
 }
 
 fn mmd2(a: &Features, x: &[usize], b: &Features, y: &[usize]) -> f64 {
@@ -72,7 +77,8 @@ mod tests {
         // k(x, y) = (xy + 1)^3: within {0, 1}: 1; within {1, 2}: 27; across: 1, 1, 8, 27.
         let d = kcd(&f(vec![0.0, 1.0]), &f(vec![1.0, 2.0]), 9, 3, Key::new(0));
         assert!((d.value - (1.0 + 27.0 - 2.0 * 37.0 / 4.0)).abs() < 1e-12);
-        assert!(d.deviation.unwrap() < 1e-12);
+        // Nine images were asked for and there are two: that is all of them, and not a mean over subsets.
+        assert_eq!((d.deviation, d.extractor.as_str()), (None, "test, all images"));
     }
 
     #[test]

@@ -29,16 +29,19 @@ impl Readings {
     pub fn new(extractor: impl Into<String>, logits: &Tensor) -> Readings {
         let &[samples, classes] = logits.shape() else { panic!("logits are [N, C], not {:?}", logits.shape()) };
         assert!(classes > 0, "logits of no class");
-        let (mut sure, mut confidence, mut histogram) = (0usize, 0.0, vec![0.0; classes]);
-        let each = 1.0 / samples.max(1) as f64;
+        // Counted first and divided once: sums of a share would end beside 1.
+        let (mut sure, mut confidence, mut counts) = (0usize, 0.0, vec![0usize; classes]);
+        let share = |count: usize| count as f64 / samples.max(1) as f64;
         for row in logits.to_f64_vec().chunks_exact(classes) {
             let best = (0..classes).max_by(|&i, &j| row[i].total_cmp(&row[j])).expect("there is a class");
             let p = 1.0 / row.iter().map(|v| (v - row[best]).exp()).sum::<f64>();
             sure += usize::from(p > CONFIDENT);
-            confidence += p * each;
-            histogram[best] += each;
+            confidence += p;
+            counts[best] += 1;
         }
-        Readings { read_rate: sure as f64 * each, histogram, confidence, extractor: extractor.into(), samples }
+        confidence /= samples.max(1) as f64;
+        let histogram = counts.into_iter().map(share).collect();
+        Readings { read_rate: share(sure), histogram, confidence, extractor: extractor.into(), samples }
     }
 
     /// The part of the class that is read least.
@@ -66,6 +69,8 @@ mod tests {
         assert!((r.imbalance() - 0.25).abs() < 1e-12);
         let sure = 1.0 / (1.0 + (-9f64).exp());
         let half = 1.0 / (1.0 + (-0.1f32 as f64).exp());
+        let alike = Readings::new("test", &Tensor::new([49, 2], [9.0, 0.0].repeat(49)));
+        assert_eq!((alike.read_rate, alike.histogram[0]), (1.0, 1.0));
         assert!((r.confidence - (2.0 * sure + half + 1.0) / 4.0).abs() < 1e-9);
     }
 }

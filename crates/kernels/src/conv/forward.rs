@@ -30,7 +30,7 @@ pub(super) fn forward<T: Real>(
     w: &[T],
     y: &mut [T],
 ) {
-    if w.is_empty() || y.is_empty() {
+    if x.is_empty() || w.is_empty() || y.is_empty() {
         y.fill(T::ZERO);
         return;
     }

@@ -36,7 +36,7 @@ pub(super) fn input_grad<T: Real>(
     w: &[T],
     dx: &mut [T],
 ) {
-    if w.is_empty() || dx.is_empty() {
+    if g.is_empty() || w.is_empty() || dx.is_empty() {
         dx.fill(T::ZERO);
         return;
     }

@@ -155,6 +155,12 @@ fn an_empty_batch_gives_empty_images_and_zero_weights() {
     check(&dims(0, 5, 4, 4, 3, 1, 1));
     check(&dims(2, 5, 0, 4, 3, 1, 1));
     check(&dims(2, 5, 4, 0, 3, 1, 1));
+    // An image of no pixels has an output all the same, of its padding alone.
+    for (ci, co) in [(2, 2), (4, 64), (64, 4), (64, 64)] {
+        check(&dims(2, 0, ci, co, 3, 1, 2));
+        check(&ConvDims { hw: [0, 9], ..dims(2, 9, ci, co, 3, 1, 2) });
+        check(&ConvDims { hw: [9, 0], stride: [2, 2], ..dims(2, 9, ci, co, 3, 1, 2) });
+    }
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub(super) fn weight_grad<T: Real>(
     g: &[T],
     dw: &mut [T],
 ) {
-    if dims.n == 0 || dw.is_empty() {
+    if x.is_empty() || g.is_empty() || dw.is_empty() {
         dw.fill(T::ZERO);
         return;
     }

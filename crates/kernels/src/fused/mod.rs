@@ -161,7 +161,8 @@ impl Fusion {
     /// A pass over `elements` elements in rows of `period`.
     ///
     /// # Panics
-    /// If a step writes one of its operands or an input, a place holds two kinds of things or none, or the sizes do not fit.
+    /// If a step writes one of its operands or an input, a place holds two kinds of things or none, or the sizes do not fit: a sum
+    /// is over at least two rows, of at least two columns.
     #[track_caller]
     pub fn new(steps: Vec<Step>, sums: Vec<Sum>, period: usize, elements: usize, pooling: Option<Pooling>) -> Fusion {
         assert!(
@@ -232,7 +233,11 @@ impl Fusion {
         assert!((0..temps.len()).all(|i| !temps[i] || writes(i) == 1), "a summed temporary that is written twice");
         let bands = pooling.map(|p| p.bands());
         let unit = bands.map_or([period, 0], |b| b.unit);
-        Fusion { steps, sums, summed, period, elements, bands, unit, inputs, outputs, params: params.len(), temps }
+        let params = params.len();
+        let fusion = Fusion { steps, sums, summed, period, elements, bands, unit, inputs, outputs, params, temps };
+        let is_single = fusion.len(summed) == period;
+        assert!(!is_single || fusion.sums.is_empty(), "a single row is copied, with the signs of its zeros");
+        fusion
     }
 
     /// The steps in order.

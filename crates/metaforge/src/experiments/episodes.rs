@@ -117,9 +117,11 @@ impl Experiment for Episodes {
     }
 
     fn weights(&self) -> Params {
-        let mut weights = self.trainer.params().clone();
-        weights.extend(self.trainer.learner_state().clone());
-        weights
+        self.trainer.weights()
+    }
+
+    fn restore_weights(&mut self, weights: &Params) -> Result<()> {
+        Ok(self.trainer.restore_weights(weights)?)
     }
 
     fn evaluate(&self, watch: Watch<'_>) -> Result<Evaluation> {

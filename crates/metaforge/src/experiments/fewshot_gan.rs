@@ -152,6 +152,10 @@ impl Experiment for FewshotDrawing {
         weights
     }
 
+    fn restore_weights(&mut self, weights: &Params) -> Result<()> {
+        Ok(self.trainer.restore_weights(weights)?)
+    }
+
     fn evaluate(&self, _: Watch<'_>) -> Result<Evaluation> {
         let embedding = self.embedding()?;
         let subjects = self.subjects(self.eval.tasks)?;

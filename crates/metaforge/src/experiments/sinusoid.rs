@@ -100,7 +100,11 @@ impl Experiment for Waves {
     }
 
     fn weights(&self) -> Params {
-        self.trainer.params().clone()
+        self.trainer.weights()
+    }
+
+    fn restore_weights(&mut self, weights: &Params) -> Result<()> {
+        Ok(self.trainer.restore_weights(weights)?)
     }
 
     fn evaluate(&self, watch: Watch<'_>) -> Result<Evaluation> {
