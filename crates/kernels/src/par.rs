@@ -164,6 +164,7 @@ impl<T> SendPtr<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::panic::AssertUnwindSafe;
     use std::sync::Mutex;
 
     #[test]
@@ -198,8 +199,8 @@ mod tests {
                 assert_eq!(pool.install(|| attended(par, || attended(par, || sum(par)))), 50_000);
                 let both = pool.install(|| rayon::join(|| attended(par, || sum(par)), || attended(par, || sum(par))));
                 assert_eq!(both, (50_000, 50_000));
-                let failed = std::panic::catch_unwind(|| pool.install(|| attended(par, || panic!("it fails"))));
-                assert!(failed.is_err());
+                let fails = || pool.install(|| attended(par, || panic!("it fails")));
+                assert!(std::panic::catch_unwind(AssertUnwindSafe(fails)).is_err());
             }
         }
         assert_eq!(attended(Par::Rayon, || 3), 3);
