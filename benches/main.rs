@@ -6,6 +6,7 @@ mod learners;
 #[path = "../crates/kernels/benches/roofline/limits.rs"]
 mod limits;
 mod measure;
+mod norm;
 mod peers;
 mod profile;
 mod roofline;

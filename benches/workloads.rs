@@ -10,7 +10,7 @@ use metaforge_nn::Params;
 
 use crate::games::{dcgan28, seed_gan, wgan_gp_critic};
 use crate::learners::{maml_images, maml_sinusoid, proto_eval, proto_images};
-use crate::noise;
+use crate::{noise, norm};
 
 /// What is timed under one name.
 pub struct Workload {
@@ -35,7 +35,7 @@ pub trait Work {
 }
 
 /// All of them, in the order in which they run.
-pub const WORKLOADS: [Workload; 15] = [
+pub const WORKLOADS: [Workload; 18] = [
     Workload {
         name: "gemm/256",
         peers: &["numpy_gemm.py", "torch_gemm.py"],
@@ -99,6 +99,9 @@ pub const WORKLOADS: [Workload; 15] = [
     },
     Workload { name: "dcgan28/B64", peers: &["torch_gan.py"], start: || Box::new(dcgan28()) },
     Workload { name: "wgan-gp-critic/B64", peers: &["torch_gan.py"], start: || Box::new(wgan_gp_critic()) },
+    Workload { name: "batch-norm/forward", peers: &[], start: || Box::new(norm::forward()) },
+    Workload { name: "batch-norm/backward", peers: &[], start: || Box::new(norm::backward()) },
+    Workload { name: "batch-norm/double-backward", peers: &[], start: || Box::new(norm::double_backward()) },
 ];
 
 /// A matrix product `[m, k] x [k, n]` in f32.
