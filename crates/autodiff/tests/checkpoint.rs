@@ -166,6 +166,18 @@ fn an_unused_derivative_is_not_computed_again() {
 }
 
 #[test]
+fn a_derivative_that_nobody_reads_is_not_computed_for_the_sake_of_the_order() {
+    let aval = Aval::new([8, 8], DType::F32);
+    let of = |wanted: usize| {
+        Program::trace(&[aval; 2], |tape, x| {
+            let y = (0..2).fold(x[0], |h, _| tape.checkpoint(|| h.matmul(x[1]).exp()));
+            vec![grad(y.sum(), &x[..wanted])[0]]
+        })
+    };
+    assert_eq!(of(2).flops(), of(1).flops());
+}
+
+#[test]
 fn the_same_bits_with_several_threads() {
     let program = chain(4, 4, How::Checkpointed);
     let x = Key::new(1).normal([64, 64], 0.0, 0.1);

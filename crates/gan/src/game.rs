@@ -49,7 +49,8 @@ pub struct Verdict<'t> {
     pub loss: Var<'t>,
     /// The penalty, if there is one.
     pub penalty: Option<Var<'t>>,
-    /// Mean verdict on real images: the probability of being real, or the score where the loss knows no probability.
+    /// Mean verdict on real images: the probability of being real (of being the real one of a pair, where the loss compares), or the score where
+    /// the loss knows no probability.
     pub real: Var<'t>,
     /// Mean verdict on generated images.
     pub fake: Var<'t>,

@@ -40,24 +40,33 @@ impl Loss {
 
     /// What the discriminator minimises, of shape `[]`: means over the scores of real and of generated images, each of any
     /// shape; of the same shape for a loss that compares them in pairs.
+    #[track_caller]
     pub fn discriminator<'t>(self, real: Var<'t>, fake: Var<'t>) -> Var<'t> {
         match self {
             Loss::NonSaturating | Loss::Minimax => (-real).softplus().mean() + fake.softplus().mean(),
             Loss::Wasserstein => fake.mean() - real.mean(),
-            Loss::Relativistic => (fake - real).softplus().mean(),
+            Loss::Relativistic => pairs(fake, real).softplus().mean(),
         }
     }
 
     /// What the generator minimises, of shape `[]`, from the scores of its images; those of real images are asked for only by a
     /// loss that compares.
+    #[track_caller]
     pub fn generator<'t>(self, real: impl FnOnce() -> Var<'t>, fake: Var<'t>) -> Var<'t> {
         match self {
             Loss::NonSaturating => (-fake).softplus().mean(),
             Loss::Minimax => -fake.softplus().mean(),
             Loss::Wasserstein => -fake.mean(),
-            Loss::Relativistic => (real() - fake).softplus().mean(),
+            Loss::Relativistic => pairs(real(), fake).softplus().mean(),
         }
     }
+}
+
+/// `a - b`, score by score.
+#[track_caller]
+fn pairs<'t>(a: Var<'t>, b: Var<'t>) -> Var<'t> {
+    assert_eq!(a.shape(), b.shape(), "a relativistic game compares as many real as generated images");
+    a - b
 }
 
 impl FromStr for Loss {

@@ -43,6 +43,10 @@ impl Penalty {
     ///
     /// No gradient flows into `fake`. The discriminator must treat each image alone: with batch norm the slope of
     /// one image is not defined.
+    ///
+    /// # Panics
+    /// If `real` and `fake` differ in shape and the penalty sees both.
+    #[track_caller]
     pub fn term<'t>(
         self,
         discriminator: impl FnOnce(Var<'t>) -> Var<'t>,
@@ -55,6 +59,7 @@ impl Penalty {
             Penalty::Gradient { weight } => Some(gradient_penalty(discriminator, real, fake, mix) * weight),
             Penalty::R1 { weight } => Some(squared_slope(discriminator, real).mean() * (weight / 2.0)),
             Penalty::R1R2 { weight } => {
+                assert_eq!(real.shape(), fake.shape(), "R1 and R2 are of as many real as generated images");
                 let both = concat(&[real, fake.stop_gradient()], 0);
                 Some(squared_slope(discriminator, both).mean() * weight)
             }

@@ -2,6 +2,7 @@
 //! give the same bits.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -64,42 +65,53 @@ where
 
 /// How long a thread watches in vain before it goes to sleep after all.
 const PATIENCE: Duration = Duration::from_micros(500);
+/// Threads that watch, at most: kernels are cut into no more than some 16 pieces.
+const WATCHERS: usize = 15;
 
-/// Runs `f` while the other threads of the current rayon pool watch for the work that it splits off. In a sequence of short kernels they would fall
+thread_local! {
+    /// Whether this thread attends to a sequence of kernels or watches another that does.
+    static IS_BUSY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f` while other threads of the current rayon pool watch for the work that it splits off. In a sequence of short kernels they would fall
 /// asleep after each, and to wake a thread takes longer than many a kernel. No result changes by it.
 ///
-/// With [`Par::Seq`], or in a pool of one thread, it is `f()`.
+/// With [`Par::Seq`], in a pool of one thread, or within another call it is `f()`.
 pub fn attended<R: Send>(par: Par, f: impl FnOnce() -> R + Send) -> R {
-    let threads = rayon::current_num_threads();
-    if par == Par::Seq || threads == 1 {
+    if par == Par::Seq || rayon::current_num_threads() == 1 {
         return f();
     }
-    let done = &AtomicBool::new(false);
-    rayon::scope(|scope| {
-        let caller = rayon::current_thread_index();
-        for _ in 1..threads {
-            scope.spawn(move |_| watch(caller, done));
+    // Only to be on a thread of the pool.
+    rayon::scope(|_| {
+        if IS_BUSY.get() {
+            return f();
         }
-        let _done = Done(done);
+        let attention = Attention { done: Arc::default() };
+        IS_BUSY.set(true);
+        for _ in 0..(rayon::current_num_threads() - 1).min(WATCHERS) {
+            let done = attention.done.clone();
+            rayon::spawn(move || watch(&done));
+        }
         f()
     })
 }
 
-/// Tells the watchers when it is dropped, so that they hear of a panic too.
-struct Done<'a>(&'a AtomicBool);
+/// Ends when it is dropped, also by a panic, and the watchers hear of it.
+struct Attention {
+    done: Arc<AtomicBool>,
+}
 
-impl Drop for Done<'_> {
+impl Drop for Attention {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
+        self.done.store(true, Ordering::Release);
+        IS_BUSY.set(false);
     }
 }
 
-/// Works on what the pool has to do until `done`, or until nothing comes for a while. The caller itself, whom the watchers watch, does not wait here.
-fn watch(caller: Option<usize>, done: &AtomicBool) {
-    thread_local! {
-        static WATCHES: Cell<bool> = const { Cell::new(false) };
-    }
-    if rayon::current_thread_index() == caller || WATCHES.replace(true) {
+/// Works on what the pool has to do until `done`, or until nothing comes for a while. A thread that waits for its own work has no time for this: it
+/// would wait for itself.
+fn watch(done: &AtomicBool) {
+    if IS_BUSY.replace(true) {
         return;
     }
     let mut worked = Instant::now();
@@ -110,7 +122,7 @@ fn watch(caller: Option<usize>, done: &AtomicBool) {
             _ => std::thread::yield_now(),
         }
     }
-    WATCHES.set(false);
+    IS_BUSY.set(false);
 }
 
 /// A raw pointer that may be handed to another thread.
@@ -201,6 +213,11 @@ mod tests {
                 assert_eq!(both, (50_000, 50_000));
                 let fails = || pool.install(|| attended(par, || panic!("it fails")));
                 assert!(std::panic::catch_unwind(AssertUnwindSafe(fails)).is_err());
+            }
+            // The watchers of the last call go home by themselves.
+            let start = Instant::now();
+            while pool.broadcast(|_| IS_BUSY.get()).contains(&true) {
+                assert!(start.elapsed() < Duration::from_secs(10), "a thread watches for ever");
             }
         }
         assert_eq!(attended(Par::Rayon, || 3), 3);

@@ -39,9 +39,10 @@ pub struct Maml {
     /// For each parameter whether the inner loop adapts it. What it does not adapt is meta-learned all the same.
     pub adapted: Vec<bool>,
     /// Whether the meta-gradient computes an inner step again when it comes to it, instead of keeping what the step computed
-    /// ([`Tape::checkpoint`](metaforge_autodiff::Tape::checkpoint)): the same bits. Another step then takes the memory of its adapted weights, not of its activations. Conv4-64 on 28x28
-    /// images, 5-way 5-shot, second order: 0.45 MB a step, one copy of the weights (1.0 MB of workspace, whose values cannot be packed
-    /// without gaps), instead of 18.6 MB; the arithmetic of five steps grows by 19 %. In first order nothing is kept anyway.
+    /// ([`Tape::checkpoint`](metaforge_autodiff::Tape::checkpoint)): the same bits. Another step then takes the memory of its adapted
+    /// weights, not of its activations. Conv4-64 on 28x28 images, 5-way 5-shot, second order: 0.45 MB a step, one copy of the weights
+    /// (1.0 MB of workspace, whose values cannot be packed without gaps), instead of 18.6 MB; the arithmetic of five steps grows by
+    /// 19 %. In first order nothing is kept anyway.
     pub rematerialise: bool,
 }
 

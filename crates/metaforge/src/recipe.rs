@@ -408,7 +408,7 @@ mod tests {
             draft.finish().map_err(|e| e.to_string())
         };
         for (assignments, wanted) in [
-            (&["game.loss=wasserstein", "game.r1=0"][..], "set `game.gradient_penalty` (published: 10) or `game.r1`"),
+            (&["game.loss=wasserstein", "game.r1=0"][..], "set `game.gradient_penalty` (published: 10), `game.r1`"),
             (
                 &["game.r1=1", "game.gradient_penalty=10"],
                 "`game.r1` is 1 and `game.gradient_penalty` is 10; there is one",

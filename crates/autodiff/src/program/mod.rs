@@ -48,7 +48,7 @@ pub struct Program {
     outputs: Vec<usize>,
     /// Size of the arena in cache lines.
     lines: usize,
-    /// Whether it is long enough for other threads to watch for work meanwhile.
+    /// Whether its products and convolutions are long enough for other threads to watch for work meanwhile.
     is_large: bool,
 }
 
@@ -143,7 +143,7 @@ impl Program {
     }
 
     /// Runs the program; the results are then read by [`Program::output`]. Allocates nothing once the kernels' scratch memory has
-    /// grown to its size (a large matrix product packs into memory of its own).
+    /// grown to its size (a large matrix product packs into memory of its own, and to call other threads takes a few bytes).
     ///
     /// # Panics
     /// If the inputs are not of the traced shapes and types, or the workspace is another program's.

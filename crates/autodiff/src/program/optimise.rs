@@ -35,9 +35,7 @@ fn rewrite(nodes: Vec<Node>, outputs: Vec<Id>) -> (Vec<Node>, Vec<Id>) {
             Source::Input(_) => push(&mut out, Node { source, aval, value: None }),
             Source::Const(value) => constant(&mut out, &mut scalars, value),
             Source::Eqn { prim, mut ins } => {
-                for i in &mut ins {
-                    *i = place[*i as usize];
-                }
+                translate(&mut ins, &place);
                 absorb_broadcasts(&out, &prim, &aval, &mut ins);
                 if let Prim::Barrier = prim {
                     // What comes after it is to be computed anew, so no two are the same.
@@ -64,6 +62,12 @@ fn rewrite(nodes: Vec<Node>, outputs: Vec<Id>) -> (Vec<Node>, Vec<Id>) {
     }
     let outputs = outputs.iter().map(|&id| place[id as usize]).collect();
     (out, outputs)
+}
+
+/// The operands' new places; those that are gone, a barrier's, are left out.
+fn translate(ins: &mut SmallVec<[Id; 3]>, place: &[Id]) {
+    ins.iter_mut().for_each(|i| *i = place[*i as usize]);
+    ins.retain(|i| *i != Id::MAX);
 }
 
 fn push(out: &mut Vec<Node>, node: Node) -> Id {
@@ -167,8 +171,10 @@ fn live(nodes: &[Node], outputs: &[Id]) -> Vec<bool> {
         live[id as usize] = true;
     }
     for id in (0..nodes.len()).rev() {
-        if let (true, Source::Eqn { ins, .. }) = (live[id], &nodes[id].source) {
-            for &i in ins {
+        if let (true, Source::Eqn { prim, ins }) = (live[id], &nodes[id].source) {
+            // A barrier waits for its further operands, but needs none of them.
+            let needed = if let Prim::Barrier = prim { &ins[..1] } else { &ins[..] };
+            for &i in needed {
                 live[i as usize] = true;
             }
         }
@@ -183,7 +189,7 @@ fn sweep_dead(nodes: Vec<Node>, outputs: Vec<Id>) -> (Vec<Node>, Vec<Id>) {
     for (id, mut node) in nodes.into_iter().enumerate() {
         if live[id] {
             if let Source::Eqn { ins, .. } = &mut node.source {
-                ins.iter_mut().for_each(|i| *i = place[*i as usize]);
+                translate(ins, &place);
             }
             place[id] = push(&mut out, node);
         }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{Distance, Features, dot};
 
 /// Mean and standard deviation over `subsets` pairs of random subsets of `size` images (less where a set has less), with
-/// the kernel `(x.y / D + 1)^3`. Where a subset would be the whole of either set, there is but one, and no deviation.
+/// the kernel `(x.y / D + 1)^3`. Where a subset would be the whole of both sets, there is but one, and no deviation.
 ///
 /// It is unbiased: for two sets of one source it is as often below zero as above, and is not clamped.
 ///

@@ -234,7 +234,7 @@ impl Game {
             ));
         }
         if self.loss == Loss::Wasserstein && set.is_empty() {
-            return Err("`game.loss` is wasserstein, whose critic needs bounded slopes; set `game.gradient_penalty` (published: 10) or `game.r1` above 0".into());
+            return Err("`game.loss` is wasserstein, whose critic needs bounded slopes; set `game.gradient_penalty` (published: 10), `game.r1` or `game.r1_r2` above 0".into());
         }
         if (0.0..1.0).contains(&self.average) {
             Ok(())

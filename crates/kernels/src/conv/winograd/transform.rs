@@ -2,7 +2,8 @@
 //! planes to planes.
 //!
 //! A plane holds one of the n^2 values of every tile, `[tile, channel]`, so that a plane of inputs times a plane of weights is a
-//! matrix product. The pixels of a tile may stand some apart, so that the tiles cover only every second pixel of an image, say. What lies outside an image is read from a row of zeros and written to a row that nobody reads.
+//! matrix product. The pixels of a tile may stand some apart, so that the tiles cover only every second pixel of an image, say. What
+//! lies outside an image is read from a row of zeros and written to a row that nobody reads.
 
 use std::marker::PhantomData;
 
