@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 const ABOUT: &str = "Meta-learning and generative adversarial networks on a plain CPU.
 
-Without a command it runs `quickstart`: three small trainings in a few minutes, nothing to download, and a report to look at.";
+Without a command it runs `quickstart`: three small trainings in about two minutes, nothing to download, and a report to look at.";
 
 const AFTER: &str = "Examples:
   metaforge                                          the quickstart
@@ -33,7 +33,7 @@ pub struct Cli {
 /// What can be asked of the program.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Train three small models in a few minutes, without data, and write a report
+    /// Train three small models in about two minutes, without data, and write a report
     Quickstart(Quickstart),
     /// Train a recipe in a run folder; resume it if the folder holds its unfinished run
     Train(Train),
@@ -145,13 +145,13 @@ pub struct Threads {
 /// A seed; a recipe, being TOML, holds no larger one.
 fn seed(text: &str) -> Result<u64, String> {
     let seed = text.parse().ok().filter(|&seed| i64::try_from(seed).is_ok());
-    seed.ok_or_else(|| format!("it is a whole number of at least 0 and at most {}", i64::MAX))
+    seed.ok_or_else(|| format!("it must be a whole number of at least 0 and at most {}", i64::MAX))
 }
 
 /// A number of tasks or images.
 fn count(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|&count| u32::try_from(count).is_ok());
-    count.ok_or_else(|| format!("it is a whole number of at least 0 and at most {}", u32::MAX))
+    count.ok_or_else(|| format!("it must be a whole number of at least 0 and at most {}", u32::MAX))
 }
 
 /// The path of a picture.

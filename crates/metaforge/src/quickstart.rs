@@ -23,7 +23,7 @@ struct Part {
     set: &'static [&'static str],
 }
 
-/// The parts and how far each is taken; all together take less than five minutes on two cores.
+/// The parts and how far each is taken; all together take about two minutes on two cores.
 const PARTS: [Part; 3] = [
     Part {
         name: "classifier",

@@ -262,11 +262,10 @@ fn compare(table: &mut Table, model: &Table, above: &str, known: &[String]) -> s
 }
 
 fn unknown(key: &str, known: &[String]) -> String {
-    let meant = match nearest(key, known.iter().map(String::as_str)) {
-        Some(near) => format!("; did you mean `{near}`?"),
-        None => ".".into(),
-    };
-    format!("there is no key `{key}`{meant} Known keys: {}", known.join(", "))
+    match nearest(key, known.iter().map(String::as_str)) {
+        Some(near) => format!("there is no key `{key}`; did you mean `{near}`?"),
+        None => format!("there is no key `{key}`. Known keys: {}", known.join(", ")),
+    }
 }
 
 /// The name that `word` was most likely meant to be: nearest in spelling, or the same after the last dot.
@@ -324,7 +323,9 @@ mod tests {
     fn an_unknown_key_is_named_with_the_one_that_was_meant() {
         let e = failure(&text().replace("eval_steps", "evalsteps"));
         assert!(e.starts_with("my.toml: there is no key `inner.evalsteps`; did you mean `inner.eval_steps`?"), "{e}");
-        assert!(e.contains("optimizer.lr"), "the known keys are listed: {e}");
+        assert!(!e.contains("optimizer.lr"), "{e}");
+        let e = failure(&(text() + "\n[zzz]\nq = 1.0\n"));
+        assert!(e.contains("`zzz`") && e.contains("optimizer.lr"), "the known keys are listed: {e}");
         let e = failure(&(text() + "\n[optimiser]\nlr = 1.0\n"));
         assert!(e.contains("`optimiser`; did you mean `optimizer"), "{e}");
     }
