@@ -9,7 +9,7 @@ use metaforge_meta::{
 };
 use metaforge_nn::{Adam, Mode, Model, Relu, zoo};
 
-use crate::workloads::Repeated;
+use crate::workloads::{Repeated, applied};
 
 /// Second-order MAML on sine waves: an MLP 1-40-40-1, 10 support and 10 query points, 25 tasks, Adam.
 pub fn maml_sinusoid(inner_steps: usize) -> MetaTrainer {
@@ -36,23 +36,13 @@ pub fn proto_images(ways: usize, shots: usize, queries: usize) -> MetaTrainer {
 pub fn proto_eval() -> Repeated {
     let (ways, shots) = (5, 1);
     let model = Model::new(zoo::conv4(64, None), [1, 28, 28, 1]);
-    let (params, state) = (model.init(Key::new(0)), model.init_state());
     let images = Key::new(1).uniform([80, 28, 28, 1], 0.0, 1.0);
-    let fixed: Vec<_> = params.tensors().iter().chain(state.tensors()).cloned().chain([images]).collect();
-    Repeated::new(
-        &[],
-        fixed,
-        |_| Vec::new(),
-        |parts| {
-            let (weights, rest) = parts[0].split_at(params.len());
-            let (state, images) = rest.split_at(state.len());
-            let (z, _) = model.apply(weights, state, images[0], Mode::Eval, None);
-            let (rows, width) = (z.shape()[0], z.shape()[1]);
-            let prototypes = z.slice(0, 0, ways * shots).reshape([ways, shots, width]).mean_axes(&[1], false);
-            let queries = z.slice(0, ways * shots, rows - ways * shots);
-            vec![(-squared_distances(queries, prototypes)).argmax()]
-        },
-    )
+    applied(&model, Mode::Eval, vec![images], |z, _, _| {
+        let (rows, width) = (z.shape()[0], z.shape()[1]);
+        let prototypes = z.slice(0, 0, ways * shots).reshape([ways, shots, width]).mean_axes(&[1], false);
+        let queries = z.slice(0, ways * shots, rows - ways * shots);
+        vec![(-squared_distances(queries, prototypes)).argmax()]
+    })
 }
 
 fn episodes(ways: usize, shots: usize, queries: usize) -> Arc<EpisodeSampler> {

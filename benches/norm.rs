@@ -1,9 +1,9 @@
 //! Batch norm by itself, over the first maps of a Conv4: what its derivatives cost beside its forward pass.
 
-use metaforge_autodiff::{Key, Tensor, Var, grad};
+use metaforge_autodiff::{Key, Var, grad};
 use metaforge_nn::{BatchNorm, Mode, Model, Sequential};
 
-use crate::workloads::Repeated;
+use crate::workloads::{Repeated, applied};
 
 /// The maps `[N, H, W, C]`.
 const MAPS: [usize; 4] = [80, 28, 28, 64];
@@ -32,21 +32,10 @@ where
     F: for<'t> FnOnce(Var<'t>, [Var<'t>; 2], [Var<'t>; 2]) -> Vec<Var<'t>>,
 {
     let model = Model::new(Sequential::new().then(BatchNorm::new()), MAPS);
-    let (params, state) = (model.init(Key::new(0)), model.init_state());
-    let maps = |seed| Key::new(seed).normal(MAPS, 0.0, 1.0);
-    let fixed: Vec<Tensor> =
-        params.tensors().iter().chain(state.tensors()).cloned().chain([1, 2, 3].map(maps)).collect();
-    Repeated::new(
-        &[],
-        fixed,
-        |_| Vec::new(),
-        |parts| {
-            let (weights, rest) = parts[0].split_at(params.len());
-            let (state, maps) = rest.split_at(state.len());
-            let (y, _) = model.apply(weights, state, maps[0], Mode::Train, None);
-            let mut results = f(y, [maps[0], weights[0]], [maps[1], maps[2]]);
-            results.push(results[0].sum());
-            results
-        },
-    )
+    let maps = [1, 2, 3].map(|seed| Key::new(seed).normal(MAPS, 0.0, 1.0));
+    applied(&model, Mode::Train, maps.to_vec(), |y, weights, maps| {
+        let mut results = f(y, [maps[0], weights[0]], [maps[1], maps[2]]);
+        results.push(results[0].sum());
+        results
+    })
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use metaforge_autodiff::{Aval, Par, Program, Tensor, Var, Workspace};
+use metaforge_autodiff::{Aval, Key, Par, Program, Tensor, Var, Workspace};
 use metaforge_gan::GanTrainer;
 use metaforge_kernels::{MatMulDims, matmul};
 use metaforge_meta::{MetaTrainer, Order};
-use metaforge_nn::Params;
+use metaforge_nn::{Mode, Model, Params};
 
 use crate::games::{dcgan28, seed_gan, wgan_gp_critic};
 use crate::learners::{maml_images, maml_sinusoid, proto_eval, proto_images};
@@ -207,6 +207,26 @@ impl Repeated {
         }
         Repeated { workspace: program.workspace(), program, carried: all, fixed, draw, drawn, steps: 0 }
     }
+}
+
+/// A model, applied to the first of `inputs` again and again. `f` is given its result, its parameters and the inputs, and gives what is to be
+/// computed, a number or a few last.
+pub fn applied<F>(model: &Model, mode: Mode, inputs: Vec<Tensor>, f: F) -> Repeated
+where
+    F: for<'t> FnOnce(Var<'t>, &[Var<'t>], &[Var<'t>]) -> Vec<Var<'t>>,
+{
+    let (params, state) = (model.init(Key::new(0)), model.init_state());
+    let fixed = params.tensors().iter().chain(state.tensors()).cloned().chain(inputs).collect();
+    Repeated::new(
+        &[],
+        fixed,
+        |_| Vec::new(),
+        |parts| {
+            let (weights, rest) = parts[0].split_at(params.len());
+            let (state, inputs) = rest.split_at(state.len());
+            f(model.apply(weights, state, inputs[0], mode, None).0, weights, inputs)
+        },
+    )
 }
 
 impl Work for Repeated {

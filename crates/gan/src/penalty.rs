@@ -31,7 +31,6 @@ pub enum Penalty {
     },
     /// The same at real images and at generated ones, added (R1 and R2): a relativistic game needs both to converge (Huang et al.
     /// 2024).
-    #[serde(rename = "r1-r2")]
     R1R2 {
         /// Its factor, called gamma.
         weight: f64,
