@@ -114,7 +114,7 @@ struct Product {
 
 impl Product {
     fn new(m: usize, k: usize, n: usize) -> Product {
-        let dims = MatMulDims { batch: 1, m, n, k, ta: false, tb: false, a_shared: false, b_shared: false };
+        let dims = MatMulDims::new(m, n, k);
         Product { dims, a: noise(m * k), b: noise(k * n), out: vec![0.0; m * n] }
     }
 }

@@ -87,18 +87,19 @@ where
             let g = s(0);
             kernels::scatter_add(par, x(0), indices(&ins[1]), g[0], g[1], *rows, g[2], out);
         }
-        &Prim::MatMul { ta, tb } => {
+        &Prim::MatMul { ta, tb, interleaved } => {
             let (a, b, y) = (s(0), s(1), aval.shape);
-            let k = if ta { a[a.len() - 2] } else { a[a.len() - 1] };
+            let rows = |s: &Shape| if interleaved { s[0] } else { s[s.len() - 2] };
             let dims = MatMulDims {
-                batch: if y.len() == 3 { y[0] } else { 1 },
-                m: y[y.len() - 2],
+                batch: if y.len() == 3 { y[usize::from(interleaved)] } else { 1 },
+                m: rows(&y),
                 n: y[y.len() - 1],
-                k,
+                k: if ta { rows(&a) } else { a[a.len() - 1] },
                 ta,
                 tb,
                 a_shared: a.len() == 2,
                 b_shared: b.len() == 2,
+                interleaved,
             };
             kernels::matmul(par, &dims, x(0), x(1), out);
         }

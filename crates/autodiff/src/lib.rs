@@ -26,6 +26,7 @@ mod tape;
 mod tensor;
 mod view;
 mod vjp;
+mod vmap;
 
 pub use aval::{Aval, DType, MAX_RANK, Shape};
 pub use check::check_grads;
@@ -39,3 +40,4 @@ pub use shape::shape;
 pub use tape::{Tape, Var};
 pub use tensor::Tensor;
 pub use view::{Slice, SliceMut, View};
+pub use vmap::{Arg, Mapped, vmap};

@@ -134,6 +134,8 @@ pub enum Prim {
         ta: bool,
         /// The second operand is transposed.
         tb: bool,
+        /// The batch is the second of three axes instead of the first, in the operands and in the result; one operand at least has it.
+        interleaved: bool,
     },
     /// `x [N, H, W, C_in]`, `w` → `[N, OH, OW, C_out]`.
     Conv(Conv),
@@ -209,6 +211,7 @@ impl fmt::Display for Prim {
         match self {
             Prim::Unary(op) => write!(f, "{op:?}"),
             Prim::Binary(op) => write!(f, "{op:?}"),
+            Prim::MatMul { ta, tb, interleaved: false } => write!(f, "MatMul {{ ta: {ta}, tb: {tb} }}"),
             Prim::Custom(custom) => f.write_str(custom.0.name()),
             other => write!(f, "{other:?}"),
         }

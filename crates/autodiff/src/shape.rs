@@ -143,11 +143,11 @@ pub fn shape(prim: &Prim, ins: &[Aval]) -> Result<Aval, String> {
             }
             ok(ins[0].shape.with(1, rows), ins[0].dtype)
         }
-        &Prim::MatMul { ta, tb } => {
+        &Prim::MatMul { ta, tb, interleaved } => {
             arity(2)?;
             float(0)?;
             same_type()?;
-            matmul(&ins[0].shape, &ins[1].shape, ta, tb).map(|shape| Aval { shape, dtype: ins[0].dtype })
+            matmul(&ins[0].shape, &ins[1].shape, [ta, tb], interleaved).map(|shape| Aval { shape, dtype: ins[0].dtype })
         }
         Prim::Conv(conv) => {
             arity(2)?;
@@ -259,24 +259,27 @@ pub fn shape(prim: &Prim, ins: &[Aval]) -> Result<Aval, String> {
     }
 }
 
-fn matmul(a: &Shape, b: &Shape, ta: bool, tb: bool) -> Result<Shape, String> {
+fn matmul(a: &Shape, b: &Shape, [ta, tb]: [bool; 2], interleaved: bool) -> Result<Shape, String> {
     if !matches!((a.len(), b.len()), (2 | 3, 2 | 3)) {
         return Err("the operands are not of rank 2 or 3".into());
     }
     let last = |s: &Shape, t: bool| {
-        let [r, c] = [s[s.len() - 2], s[s.len() - 1]];
+        let [r, c] = [s[if interleaved { 0 } else { s.len() - 2 }], s[s.len() - 1]];
         if t { [c, r] } else { [r, c] }
     };
     let ([m, k], [k2, n]) = (last(a, ta), last(b, tb));
     if k != k2 {
         return Err(format!("the inner sizes {k} and {k2} differ"));
     }
-    match (a.len(), b.len()) {
-        (2, 2) => Ok([m, n].into()),
-        (3, 3) if a[0] != b[0] => Err("the batches differ".into()),
-        (3, _) => Ok([a[0], m, n].into()),
-        _ => Ok([b[0], m, n].into()),
-    }
+    let axis = usize::from(interleaved);
+    let batch = match (a.len(), b.len()) {
+        (2, 2) if interleaved => return Err("no operand has a batch".into()),
+        (2, 2) => return Ok([m, n].into()),
+        (3, 3) if a[axis] != b[axis] => return Err("the batches differ".into()),
+        (3, _) => a[axis],
+        _ => b[axis],
+    };
+    Ok(if interleaved { [m, batch, n].into() } else { [batch, m, n].into() })
 }
 
 /// The kernels' account of a convolution; `x` is `[N, H, W, C_in]`.

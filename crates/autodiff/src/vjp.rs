@@ -72,10 +72,19 @@ pub(crate) fn vjp<'t>(prim: &Prim, xs: &[Var<'t>], y: Var<'t>, g: Var<'t>, need:
             smallvec![Some(Var::record(Prim::ScatterAdd { rows }, &[g, xs[1]])), None]
         }
         Prim::ScatterAdd { .. } => smallvec![Some(Var::record(Prim::Gather, &[g, xs[1]])), None],
-        &Prim::MatMul { ta, tb } => {
+        &Prim::MatMul { ta, tb, interleaved } => {
             let (a, b) = (xs[0], xs[1]);
-            let da = || if ta { b.matmul_t(g, tb, true) } else { g.matmul_t(b, false, !tb) };
-            let db = || if tb { g.matmul_t(a, true, ta) } else { a.matmul_t(g, !ta, false) };
+            let product = |a: Var<'t>, b: Var<'t>, ta, tb| match interleaved {
+                true => a.matmul_interleaved(b, ta, tb),
+                false => a.matmul_t(b, ta, tb),
+            };
+            let da = || if ta { product(b, g, tb, true) } else { product(g, b, false, !tb) };
+            let db = || if tb { product(g, a, true, ta) } else { product(a, g, !ta, false) };
+            // A shared operand's cotangent is the sum over the batch.
+            let fit = |i: usize, rule: &dyn Fn() -> Var<'t>| match interleaved && xs[i].shape().len() == 2 {
+                true => want(i, &|| rule().sum_axes(&[1], false)),
+                false => fit(i, rule),
+            };
             smallvec![fit(0, &da), fit(1, &db)]
         }
         Prim::Conv(conv) => {

@@ -30,12 +30,12 @@ fn products(c: &mut Criterion) {
         let mut out = vec![0.0; m * n];
         let work = 2.0 * (m * n * k) as f64;
         for (ta, tb) in [(false, false), (true, false), (false, true)] {
-            let dims = MatMulDims { batch: 1, m, n, k, ta, tb, a_shared: false, b_shared: false };
+            let dims = MatMulDims { ta, tb, ..MatMulDims::new(m, n, k) };
             let name = format!("{m}x{n}x{k}{}{}", if ta { " ta" } else { "" }, if tb { " tb" } else { "" });
             roofline::bench(&mut group, &name, work, || matmul(Par::Seq, black_box(&dims), &a, &b, &mut out));
         }
         if m * n * k >= 1 << 20 {
-            let dims = MatMulDims { batch: 1, m, n, k, ta: false, tb: false, a_shared: false, b_shared: false };
+            let dims = MatMulDims::new(m, n, k);
             let name = format!("{m}x{n}x{k} all cores");
             roofline::bench(&mut group, &name, work, || matmul(Par::Rayon, black_box(&dims), &a, &b, &mut out));
         }

@@ -4,7 +4,7 @@ use crate::Real;
 use crate::microkernel::{DOT, DotTile, Kernels, ROWS, Segment, Tile, kernels};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::scratch::{self, Slot};
-use crate::transpose::transpose;
+use crate::transpose::transpose_strided;
 
 /// The shape of a batch of products `out[i] = op(a[i]) op(b[i])`, where op transposes if `ta` or `tb` says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +25,17 @@ pub struct MatMulDims {
     pub a_shared: bool,
     /// Whether there is one b for the whole batch.
     pub b_shared: bool,
+    /// Whether the batch lies between rows and columns: a is `[m, batch, k]` (`[k, batch, m]` if `ta`), b and out likewise. Rows of all products
+    /// then lie side by side, and what has one number for each column of each product runs through memory without a gap.
+    pub interleaved: bool,
+}
+
+impl MatMulDims {
+    /// One product of plain matrices.
+    pub fn new(m: usize, n: usize, k: usize) -> MatMulDims {
+        let no = false;
+        MatMulDims { batch: 1, m, n, k, ta: no, tb: no, a_shared: no, b_shared: no, interleaved: no }
+    }
 }
 
 /// Multiply-adds below which a call stays on one thread: about 30 us of arithmetic, a few times what it costs to wake the pool.
@@ -43,7 +54,7 @@ const PANEL_K: usize = 256;
 const PACK_WORK: usize = 192 * 192 * 192;
 
 /// `out[i] = op(a[i]) op(b[i])` for each i of the batch: a `[batch, m, k]` (`[batch, k, m]` if `ta`), b `[batch, k, n]` (`[batch, n, k]` if `tb`),
-/// out `[batch, m, n]`; a shared operand has no batch axis.
+/// out `[batch, m, n]`; a shared operand has no batch axis. If they are interleaved, the batch is the second axis.
 ///
 /// # Panics
 /// If a length does not fit `dims`.
@@ -67,32 +78,36 @@ fn product<T: Real>(kernels: &'static Kernels<T>, par: Par, dims: &MatMulDims, a
         return;
     }
     let mut dims = *dims;
-    if dims.a_shared && dims.b_shared {
+    if dims.a_shared && dims.b_shared && !dims.interleaved {
         // One product, copied.
         let (first, rest) = out.split_at_mut(m * n);
         dims.batch = 1;
-        single(kernels, par, &dims, a, b, first);
+        // SAFETY: `first` is a whole product, borrowed mutably.
+        unsafe { single(kernels, par, &dims, 0, [a, b], SendPtr::new(first)) };
         for copy in rest.chunks_exact_mut(m * n) {
             copy.copy_from_slice(first);
         }
         return;
     }
-    if dims.b_shared && !ta {
+    let result = SendPtr::new(out);
+    if dims.b_shared && !ta && !(dims.a_shared && dims.interleaved) {
         // The rows of all a's are the rows of one product.
         dims.m *= batch;
         dims.batch = 1;
-        return single(kernels, par, &dims, a, b, out);
+        // SAFETY: out holds the rows of all products and is borrowed mutably.
+        return unsafe { single(kernels, par, &dims, 0, [a, b], result) };
+    }
+    if dims.interleaved && dims.a_shared && !dims.b_shared && !dims.tb {
+        // The columns of all b's are the columns of one product.
+        dims.n *= batch;
+        dims.batch = 1;
+        // SAFETY: as above, with the columns of all products.
+        return unsafe { single(kernels, par, &dims, 0, [a, b], result) };
     }
     let spread = par == Par::Rayon && batch > 1 && batch * m * n * k >= PAR_WORK;
     let inner = if spread { Par::Seq } else { par };
-    let result = SendPtr::new(out);
-    let one = |i: usize| {
-        let a = if dims.a_shared { a } else { &a[i * m * k..][..m * k] };
-        let b = if dims.b_shared { b } else { &b[i * k * n..][..k * n] };
-        // SAFETY: the i-th of `batch` disjoint parts of out, which this call borrows mutably.
-        let out = unsafe { std::slice::from_raw_parts_mut(result.get().add(i * m * n), m * n) };
-        single(kernels, inner, &dims, a, b, out);
-    };
+    // SAFETY: the products are disjoint parts of out, which this call borrows mutably.
+    let one = |i: usize| unsafe { single(kernels, inner, &dims, i, [a, b], result) };
     if spread {
         let grain = (PAR_WORK / 4).div_ceil(m * n * k);
         for_each_range(par, batch, grain, |first, last| (first..last).for_each(one));
@@ -101,36 +116,74 @@ fn product<T: Real>(kernels: &'static Kernels<T>, par: Par, dims: &MatMulDims, a
     }
 }
 
-/// One product; no size is 0.
-fn single<T: Real>(kernels: &'static Kernels<T>, par: Par, dims: &MatMulDims, a: &[T], b: &[T], out: &mut [T]) {
-    let MatMulDims { m, n, k, .. } = *dims;
-    let par = if m * n * k < PAR_WORK { Par::Seq } else { par };
-    // A matrix of one row or column is stored the same way whether it is transposed or not.
-    let (ta, tb) = (dims.ta && m > 1 && k > 1, dims.tb && n > 1 && k > 1);
-    if n == 1 && (ta || k == 1) {
-        // out^T = b^T a: the lanes run over the rows of out, as a lies.
-        let job = Job { kernels, m: 1, n: m, k, a: b, a_row: 0, a_step: 1, b: a, out: SendPtr::new(out) };
-        return job.run(par);
-    }
-    if !ta && (n == 1 || tb && (n < FEW_COLS || m < FEW_ROWS)) {
-        return dots(kernels, par, dims, a, b, out);
-    }
-    let (a_row, a_step) = if ta { (1, m) } else { (k, 1) };
-    let out = SendPtr::new(out);
-    if tb {
-        scratch::with::<T, _>(Slot::Weights, k * n, |turned| {
-            transpose(b, n, k, turned);
-            Job { kernels, m, n, k, a, a_row, a_step, b: turned, out }.run(par);
-        });
-    } else {
-        Job { kernels, m, n, k, a, a_row, a_step, b, out }.run(par);
+impl MatMulDims {
+    /// Where matrix `i` of an operand begins, and the distance between its rows, for matrices that are stored as `[rows, cols]`.
+    #[inline(always)]
+    fn place(&self, i: usize, is_shared: bool, [rows, cols]: [usize; 2]) -> [usize; 2] {
+        match (is_shared, self.interleaved) {
+            (true, _) => [0, cols],
+            (false, false) => [i * rows * cols, cols],
+            (false, true) => [i * cols, self.batch * cols],
+        }
     }
 }
 
-/// `out[i, j] = <a[i], b[j]>`, both contiguous: for few columns or few rows.
-fn dots<T: Real>(kernels: &'static Kernels<T>, par: Par, dims: &MatMulDims, a: &[T], b: &[T], out: &mut [T]) {
-    let MatMulDims { m, n, k, .. } = *dims;
-    let out = SendPtr::new(out);
+/// Product `i` of the batch; no size is 0.
+///
+/// # Safety
+/// `out` addresses the results of the whole batch, and nobody else uses those of this product meanwhile.
+unsafe fn single<T: Real>(
+    kernels: &'static Kernels<T>,
+    par: Par,
+    dims: &MatMulDims,
+    i: usize,
+    [a, b]: [&[T]; 2],
+    out: SendPtr<T>,
+) {
+    let MatMulDims { m, n, k, ta, tb, .. } = *dims;
+    let par = if m * n * k < PAR_WORK { Par::Seq } else { par };
+    let [a_at, a_pitch] = dims.place(i, dims.a_shared, if ta { [k, m] } else { [m, k] });
+    let [b_at, b_pitch] = dims.place(i, dims.b_shared, if tb { [n, k] } else { [k, n] });
+    let [at, out_row] = dims.place(i, false, [m, n]);
+    let (a, b, out) = (&a[a_at..], &b[b_at..], out.add(at));
+    let (a_row, a_step) = if ta { (1, a_pitch) } else { (a_pitch, 1) };
+    let (b_step, b_col) = if tb { (1, b_pitch) } else { (b_pitch, 1) };
+    // Whether the terms of a sum lie side by side; a matrix of one row or column may do so both ways.
+    let [a_runs, b_runs] = [a_step, b_step].map(|step| step == 1 || k == 1);
+    if n == 1 && a_row == 1 && out_row == 1 && (!a_runs || k == 1) {
+        // out^T = b^T a: the lanes run over the rows of out, as a lies.
+        let job = Job { kernels, m: 1, n: m, k, a: b, a_row: 0, a_step: b_step, b: a, b_row: a_step, out, out_row: 0 };
+        return job.run(par);
+    }
+    if a_runs && (n == 1 || b_runs && b_col != 1 && (n < FEW_COLS || m < FEW_ROWS)) {
+        if b_runs {
+            return dots(kernels, par, [m, n, k], (a, a_row), (b, b_col), (out, out_row));
+        }
+        return scratch::with::<T, _>(Slot::Weights, k, |column| {
+            column.iter_mut().zip(b.iter().step_by(b_step)).for_each(|(to, &x)| *to = x);
+            dots(kernels, par, [m, n, k], (a, a_row), (column, k), (out, out_row));
+        });
+    }
+    if n > 1 && b_col != 1 {
+        scratch::with::<T, _>(Slot::Weights, k * n, |turned| {
+            transpose_strided(b, b_col, n, k, turned, n);
+            Job { kernels, m, n, k, a, a_row, a_step, b: turned, b_row: n, out, out_row }.run(par);
+        });
+    } else {
+        Job { kernels, m, n, k, a, a_row, a_step, b, b_row: b_step, out, out_row }.run(par);
+    }
+}
+
+/// `out[i, j] = <a[i], b[j]>`, for few columns or few rows; the terms of each sum lie side by side, and with each operand comes the distance
+/// between its rows.
+fn dots<T: Real>(
+    kernels: &'static Kernels<T>,
+    par: Par,
+    [m, n, k]: [usize; 3],
+    (a, a_row): (&[T], usize),
+    (b, b_row): (&[T], usize),
+    (out, out_row): (SendPtr<T>, usize),
+) {
     let segments = [Segment { a: 0, b: 0, len: k }];
     let columns = |first: usize, last: usize, rows: [usize; 2]| {
         for i in (rows[0]..rows[1]).step_by(DOT) {
@@ -138,10 +191,10 @@ fn dots<T: Real>(kernels: &'static Kernels<T>, par: Par, dims: &MatMulDims, a: &
             for j in (first..last).step_by(DOT) {
                 let c = (last - j).min(DOT);
                 let tile = DotTile {
-                    a: std::array::from_fn(|d| a[(i + d.min(r - 1)) * k..].as_ptr()),
-                    b: std::array::from_fn(|d| b[(j + d.min(c - 1)) * k..].as_ptr()),
+                    a: std::array::from_fn(|d| a[(i + d.min(r - 1)) * a_row..].as_ptr()),
+                    b: std::array::from_fn(|d| b[(j + d.min(c - 1)) * b_row..].as_ptr()),
                     segments: &segments,
-                    c: std::array::from_fn(|d| out.get().wrapping_add((i + d.min(r - 1)) * n + j)),
+                    c: std::array::from_fn(|d| out.get().wrapping_add((i + d.min(r - 1)) * out_row + j)),
                 };
                 // SAFETY: rows i..i + r of a and j..j + c of b have k elements each, and ranges of out are disjoint.
                 unsafe { kernels.dot(r, c, &tile) }
@@ -159,7 +212,7 @@ fn dots<T: Real>(kernels: &'static Kernels<T>, par: Par, dims: &MatMulDims, a: &
     }
 }
 
-/// `out = a b` with b `[k, n]` row-major and any strides in a.
+/// `out = a b` with any strides in a, and any distance between the rows of b and of out.
 struct Job<'a, T: 'static> {
     kernels: &'static Kernels<T>,
     m: usize,
@@ -169,7 +222,9 @@ struct Job<'a, T: 'static> {
     a_row: usize,
     a_step: usize,
     b: &'a [T],
+    b_row: usize,
     out: SendPtr<T>,
+    out_row: usize,
 }
 
 /// Where the rows of a tile are: from a tile's first row to that of the row `i` below the first tile, `i * tile`; within a tile from row to row; and
@@ -203,7 +258,7 @@ impl<T: Real> Job<'_, T> {
         let a = self.rows(rows[0], 0);
         for j in (cols[0]..cols[1]).step_by(self.kernels.wide) {
             let width = (cols[1] - j).min(self.kernels.wide);
-            self.column(rows, j, width, [0, self.k], a, &self.b[j..], self.n);
+            self.column(rows, j, width, [0, self.k], a, &self.b[j..], self.b_row);
         }
     }
 
@@ -228,7 +283,7 @@ impl<T: Real> Job<'_, T> {
                 b: b.as_ptr(),
                 b_step: b_row as isize,
                 segments: &segments,
-                c: std::array::from_fn(|d| self.out.get().wrapping_add((i + d.min(r - 1)) * self.n + col)),
+                c: std::array::from_fn(|d| self.out.get().wrapping_add((i + d.min(r - 1)) * self.out_row + col)),
                 add: ks[0] > 0,
             };
             // SAFETY: a's rows hold these k under their strides, b was checked above, and ranges of out are disjoint.
@@ -248,7 +303,7 @@ impl<T: Real> Job<'_, T> {
                 for (p, panel) in packed.chunks_exact_mut(wide * len).enumerate() {
                     let width = (self.n - p * wide).min(wide);
                     for (row, to) in panel.chunks_exact_mut(wide).enumerate() {
-                        let from = (k0 + row) * self.n + p * wide;
+                        let from = (k0 + row) * self.b_row + p * wide;
                         to[..width].copy_from_slice(&self.b[from..from + width]);
                     }
                 }

@@ -11,16 +11,30 @@ fn noise(len: usize, seed: usize) -> Vec<f64> {
 }
 
 fn naive(d: &MatMulDims, a: &[f64], b: &[f64]) -> Vec<f64> {
-    let mut out = Vec::new();
+    // Element (row, col) of matrix `i` of an operand.
+    let at = |i: usize, shared: bool, [rows, cols]: [usize; 2], row: usize, col: usize| match (shared, d.interleaved) {
+        (true, _) => row * cols + col,
+        (false, false) => (i * rows + row) * cols + col,
+        (false, true) => (row * d.batch + i) * cols + col,
+    };
+    let mut out = vec![0.0; d.batch * d.m * d.n];
     for batch in 0..d.batch {
-        let a = &a[if d.a_shared { 0 } else { batch * d.m * d.k }..];
-        let b = &b[if d.b_shared { 0 } else { batch * d.n * d.k }..];
         for i in 0..d.m {
             for j in 0..d.n {
                 let term = |p: usize| {
-                    a[if d.ta { p * d.m + i } else { i * d.k + p }] * b[if d.tb { j * d.k + p } else { p * d.n + j }]
+                    let a_at = if d.ta {
+                        at(batch, d.a_shared, [d.k, d.m], p, i)
+                    } else {
+                        at(batch, d.a_shared, [d.m, d.k], i, p)
+                    };
+                    let b_at = if d.tb {
+                        at(batch, d.b_shared, [d.n, d.k], j, p)
+                    } else {
+                        at(batch, d.b_shared, [d.k, d.n], p, j)
+                    };
+                    a[a_at] * b[b_at]
                 };
-                out.push((0..d.k).map(term).sum());
+                out[at(batch, false, [d.m, d.n], i, j)] = (0..d.k).map(term).sum();
             }
         }
     }
@@ -56,19 +70,18 @@ fn check(d: &MatMulDims) {
     compare::<f64>(d);
 }
 
-fn dims(m: usize, n: usize, k: usize) -> MatMulDims {
-    MatMulDims { batch: 1, m, n, k, ta: false, tb: false, a_shared: false, b_shared: false }
-}
-
 #[test]
 fn large_products_are_packed_and_split() {
     for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
-        check(&MatMulDims { ta, tb, ..dims(200, 195, 300) });
+        check(&MatMulDims { ta, tb, ..MatMulDims::new(200, 195, 300) });
     }
-    check(&MatMulDims { batch: 9, ..dims(64, 64, 64) });
-    check(&dims(3, 900, 500));
-    check(&MatMulDims { tb: true, ..dims(3, 900, 500) });
-    check(&MatMulDims { tb: true, ..dims(2000, 1, 700) });
+    for interleaved in [false, true] {
+        check(&MatMulDims { batch: 9, interleaved, ..MatMulDims::new(64, 64, 64) });
+        check(&MatMulDims { batch: 2, interleaved, ta: true, ..MatMulDims::new(200, 195, 200) });
+    }
+    check(&MatMulDims::new(3, 900, 500));
+    check(&MatMulDims { tb: true, ..MatMulDims::new(3, 900, 500) });
+    check(&MatMulDims { tb: true, ..MatMulDims::new(2000, 1, 700) });
 }
 
 proptest! {
@@ -80,11 +93,12 @@ proptest! {
         m in 0..30usize,
         n in 0..80usize,
         k in 0..40usize,
-        flags in any::<[bool; 4]>(),
+        flags in any::<[bool; 5]>(),
         ones in any::<[bool; 3]>(),
     ) {
-        let [ta, tb, a_shared, b_shared] = flags;
+        let [ta, tb, a_shared, b_shared, interleaved] = flags;
         let or_one = |size: usize, one: bool| if one { 1 } else { size };
-        check(&MatMulDims { batch, m: or_one(m, ones[0] && ones[1]), n: or_one(n, ones[1] && ones[2]), k: or_one(k, ones[2] && ones[0]), ta, tb, a_shared, b_shared });
+        let [m, n, k] = [or_one(m, ones[0] && ones[1]), or_one(n, ones[1] && ones[2]), or_one(k, ones[2] && ones[0])];
+        check(&MatMulDims { batch, ta, tb, a_shared, b_shared, interleaved, ..MatMulDims::new(m, n, k) });
     }
 }

@@ -20,6 +20,13 @@ impl<'t> Var<'t> {
             let folded = self.reshape([rows, a[a.len() - 1]]).matmul_t(other, false, tb);
             return folded.reshape(a.with(a.len() - 1, folded.shape()[1]));
         }
-        Var::record(Prim::MatMul { ta, tb }, &[self, other])
+        Var::record(Prim::MatMul { ta, tb, interleaved: false }, &[self, other])
+    }
+
+    /// Products of batches whose axis is the second of three: `[M, B, K] x [K, B, N] -> [M, B, N]`; an operand of rank 2 serves the whole
+    /// batch.
+    #[track_caller]
+    pub(crate) fn matmul_interleaved(self, other: Var<'t>, ta: bool, tb: bool) -> Var<'t> {
+        Var::record(Prim::MatMul { ta, tb, interleaved: true }, &[self, other])
     }
 }

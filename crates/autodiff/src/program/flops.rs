@@ -24,9 +24,16 @@ fn multiply_adds(instr: &Instr, out: Shape) -> usize {
     let taps = |weights: &[usize]| weights[..3].iter().product::<usize>();
     let Op::Prim(prim) = &instr.op else { return 0 };
     match prim {
-        Prim::MatMul { ta, tb: _ } => {
+        &Prim::MatMul { ta, interleaved, .. } => {
             let a = shape(0);
-            out.elements() * a[a.len() - if *ta { 2 } else { 1 }]
+            out.elements()
+                * if !ta {
+                    a[a.len() - 1]
+                } else if interleaved {
+                    a[0]
+                } else {
+                    a[a.len() - 2]
+                }
         }
         Prim::Conv(_) => out.elements() * taps(&shape(1)),
         Prim::ConvInputGrad { .. } => shape(0).elements() * taps(&shape(1)),

@@ -24,7 +24,7 @@ impl Case {
 }
 
 /// Number of kinds of primitives; see [`kind`].
-pub(crate) const KINDS: usize = 62;
+pub(crate) const KINDS: usize = 63;
 
 /// The kind of a primitive as a number below [`KINDS`]. There is no wildcard: a new primitive does not compile without its row,
 /// and the test `every_kind_has_a_case` fails until [`cases`] has it too.
@@ -76,10 +76,10 @@ pub(crate) fn kind(prim: &Prim) -> usize {
         Prim::Argmax => 39,
         Prim::Gather => 40,
         Prim::ScatterAdd { .. } => 41,
-        Prim::MatMul { ta: false, tb: false } => 42,
-        Prim::MatMul { ta: false, tb: true } => 43,
-        Prim::MatMul { ta: true, tb: false } => 44,
-        Prim::MatMul { ta: true, tb: true } => 45,
+        Prim::MatMul { ta: false, tb: false, interleaved: false } => 42,
+        Prim::MatMul { ta: false, tb: true, interleaved: false } => 43,
+        Prim::MatMul { ta: true, tb: false, interleaved: false } => 44,
+        Prim::MatMul { ta: true, tb: true, interleaved: false } => 45,
         Prim::Conv(conv) if conv.groups == 1 => 46,
         Prim::Conv(_) => 47,
         Prim::ConvInputGrad { conv, .. } if conv.groups == 1 => 48,
@@ -97,6 +97,7 @@ pub(crate) fn kind(prim: &Prim) -> usize {
         // The one way in from outside; its own tests stand in `custom.rs`.
         Prim::Custom(_) => 60,
         Prim::Barrier => 61,
+        Prim::MatMul { interleaved: true, .. } => 62,
     }
 }
 
@@ -180,17 +181,19 @@ pub(crate) fn cases(seed: u64) -> Vec<Case> {
     add(Prim::ScatterAdd { rows: r }, vec![g.any(&[b, i, w]), indices]);
 
     for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
-        for ranks in [(2, 2), (3, 3), (2, 3), (3, 2)] {
+        let plain = [(2, 2), (3, 3), (2, 3), (3, 2)].map(|ranks| (ranks, false));
+        let interleaved = [(3, 3), (2, 3), (3, 2)].map(|ranks| (ranks, true));
+        for (ranks, interleaved) in plain.into_iter().chain(interleaved) {
             let [batch, m, n, k] = [g.size(3), g.size(5), g.size(5), g.size(5)];
             let operand = |rank: usize, rows: usize, cols: usize, t: bool| {
                 let mut shape = if t { vec![cols, rows] } else { vec![rows, cols] };
                 if rank == 3 {
-                    shape.insert(0, batch);
+                    shape.insert(usize::from(interleaved), batch);
                 }
                 shape
             };
             let (a, b) = (operand(ranks.0, m, k, ta), operand(ranks.1, k, n, tb));
-            add(Prim::MatMul { ta, tb }, vec![g.any(&a), g.any(&b)]);
+            add(Prim::MatMul { ta, tb, interleaved }, vec![g.any(&a), g.any(&b)]);
         }
     }
     for groups in [1, 2] {

@@ -1,0 +1,194 @@
+//! A mapped function gives each entry what it gives the entry alone: every primitive, gradients through it, programs.
+
+mod common;
+
+use common::{Case, cases};
+use metaforge_autodiff::{Arg, Aval, DType, Key, Mapped, Prim, Program, Tape, Tensor, Var, concat, grad, stack, vmap};
+use proptest::prelude::*;
+
+const ENTRIES: usize = 3;
+
+/// The operands of each entry: like the case's own, in another order of the numbers, or the same for all.
+fn operands(case: &Case, is_shared: &[bool], key: Key) -> Vec<Vec<Tensor>> {
+    let of = |i: usize, x: &Tensor, entry: usize| {
+        if is_shared[i] {
+            return x.clone();
+        }
+        let tape = Tape::eager();
+        let by = entry + key.fold(i as u64).tensor().u32s()[0] as usize;
+        // Rolled, so that indices stay below their bound and positive numbers positive.
+        let flat = tape.constant(x).reshape([x.len()]);
+        let at = if x.is_empty() { 0 } else { by % x.len() };
+        concat(&[flat.slice(0, at, x.len() - at), flat.slice(0, 0, at)], 0).reshape(x.shape()).value()
+    };
+    let entry = |entry: usize| case.ins.iter().enumerate().map(|(i, x)| of(i, x, entry)).collect();
+    (0..ENTRIES).map(entry).collect()
+}
+
+fn args<'t>(tape: &'t Tape, entries: &[Vec<Tensor>], is_shared: &[bool]) -> Vec<Arg<'t>> {
+    let one = |i: usize| {
+        let all: Vec<Var<'t>> = entries.iter().map(|ins| tape.constant(&ins[i])).collect();
+        if is_shared[i] { Arg::Shared(all[0]) } else { Arg::Each(stack(&all, 0)) }
+    };
+    (0..is_shared.len()).map(one).collect()
+}
+
+fn near(got: &Tensor, want: &[Tensor], what: &str) {
+    let numbers = |t: &Tensor| -> Vec<f64> {
+        match t.dtype() {
+            DType::U32 => t.u32s().iter().map(|&x| f64::from(x)).collect(),
+            _ => t.to_dtype(DType::F64).f64s().to_vec(),
+        }
+    };
+    let want_shape = [&[want.len()], want[0].shape()].concat();
+    assert_eq!(got.shape(), want_shape, "{what}");
+    let all: Vec<f64> = want.iter().flat_map(numbers).collect();
+    for (i, (got, want)) in numbers(got).iter().zip(&all).enumerate() {
+        assert!((got - want).abs() <= 1e-12 * (1.0 + want.abs()), "{what}: number {i} is {got}, not {want}");
+    }
+}
+
+/// The primitive's value, and the gradient of a function of it in every operand.
+fn with_gradient<'t>(case: &Case, xs: &[Var<'t>]) -> Vec<Var<'t>> {
+    let y = Var::record(case.prim.clone(), xs);
+    if !y.dtype().is_float() {
+        return vec![y];
+    }
+    let floats: Vec<Var<'t>> = xs.iter().copied().filter(|x| x.dtype().is_float()).collect();
+    [vec![y], grad(y.sin().sum(), &floats)].concat()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_primitive_sees_one_entry_at_a_time(seed in any::<u64>()) {
+        for (at, case) in cases(seed).iter().enumerate() {
+            let key = Key::new(seed).fold(at as u64);
+            let count = case.ins.len();
+            for choice in 0..(1usize << count) - 1 {
+                let is_shared: Vec<bool> = (0..count).map(|i| choice >> i & 1 == 1).collect();
+                let entries = operands(case, &is_shared, key);
+                let what = format!("{} {:?} shared {is_shared:?}", case.prim, case.ins.iter().map(Tensor::shape).collect::<Vec<_>>());
+                let alone: Vec<Vec<Tensor>> = entries.iter().map(|ins| {
+                    let tape = Tape::eager();
+                    let xs: Vec<Var<'_>> = ins.iter().map(|x| tape.constant(x)).collect();
+                    with_gradient(case, &xs).iter().map(|y| y.value()).collect()
+                }).collect();
+                let tape = Tape::eager();
+                let results = vmap(&tape, &args(&tape, &entries, &is_shared), |_, xs| with_gradient(case, xs));
+                prop_assert_eq!(results.len(), alone[0].len());
+                for (n, y) in results.iter().enumerate() {
+                    let want: Vec<Tensor> = alone.iter().map(|ys| ys[n].clone()).collect();
+                    near(&y.stacked().value(), &want, &what);
+                }
+            }
+        }
+    }
+}
+
+/// Two steps of gradient descent of a small network on its own points, and the loss on others: what a second-order meta-learner maps.
+fn play<'t>(w: &[Var<'t>], x: Var<'t>, y: Var<'t>) -> Var<'t> {
+    let loss = |w: &[Var<'t>]| ((x.matmul(w[0]) + w[1]).tanh().matmul(w[2]) - y).square().mean();
+    let mut w = w.to_vec();
+    for _ in 0..2 {
+        let g = grad(loss(&w), &w);
+        w = w.iter().zip(g).map(|(&w, g)| w - 0.1 * g).collect();
+    }
+    loss(&w)
+}
+
+fn network(key: Key) -> Vec<Tensor> {
+    let shapes: [&[usize]; 5] = [&[2, 5], &[5], &[5, 1], &[ENTRIES, 4, 2], &[ENTRIES, 4, 1]];
+    shapes.iter().enumerate().map(|(i, s)| key.fold(i as u64).normal(*s, 0.0, 1.0).to_dtype(DType::F64)).collect()
+}
+
+#[test]
+fn second_order_gradients_flow_inside_and_through() {
+    let inputs = network(Key::new(1));
+    let avals: Vec<Aval> = inputs.iter().map(Tensor::aval).collect();
+    // Each entry by itself, its gradients added up.
+    let single = Program::trace(&avals, |_, v| {
+        let losses: Vec<Var<'_>> = (0..ENTRIES)
+            .map(|i| {
+                let [x, y] = [v[3], v[4]].map(|all| all.slice(0, i, 1).reshape(&all.shape()[1..]));
+                play(&v[..3], x, y)
+            })
+            .collect();
+        let total = losses.iter().skip(1).fold(losses[0], |sum, &loss| sum + loss);
+        [vec![total], grad(total, &v[..3])].concat()
+    });
+    fn bound<'t>(v: &[Var<'t>]) -> Vec<Arg<'t>> {
+        v.iter().enumerate().map(|(i, &x)| if i < 3 { Arg::Shared(x) } else { Arg::Each(x) }).collect()
+    }
+    // Gradients taken for each entry, inside.
+    let inside = Program::trace(&avals, |tape, v| {
+        let results = vmap(tape, &bound(v), |_, v| {
+            let loss = play(&v[..3], v[3], v[4]);
+            [vec![loss], grad(loss, &v[..3])].concat()
+        });
+        results.iter().map(Mapped::sum).collect()
+    });
+    // One gradient of the sum, from outside.
+    let through = Program::trace(&avals, |tape, v| {
+        let total = vmap(tape, &bound(v), |_, v| vec![play(&v[..3], v[3], v[4])])[0].sum();
+        [vec![total], grad(total, &v[..3])].concat()
+    });
+    // The same with steps that are computed again in the sweep.
+    let again = Program::trace(&avals, |tape, v| {
+        let total = vmap(tape, &bound(v), |inner, v| vec![inner.checkpoint(|| play(&v[..3], v[3], v[4]))])[0].sum();
+        [vec![total], grad(total, &v[..3])].concat()
+    });
+    let inputs: Vec<&Tensor> = inputs.iter().collect();
+    let want = single.call(&inputs);
+    for (program, what) in [(&inside, "inside"), (&through, "through"), (&again, "again")] {
+        for (got, want) in program.call(&inputs).iter().zip(&want) {
+            let stacked = got.reshape([&[1], got.shape()].concat());
+            near(&stacked, std::slice::from_ref(want), what);
+        }
+    }
+    assert!(inside.len() < single.len(), "{} instructions for all, {} one by one", inside.len(), single.len());
+}
+
+#[test]
+fn a_result_that_is_shared_is_there_for_every_entry() {
+    let tape = Tape::eager();
+    let (w, x) = (tape.var(&Tensor::new([2], vec![1.0, 2.0])), tape.var(&Tensor::new([3], vec![0.0, 1.0, 2.0])));
+    let y = vmap(&tape, &[Arg::Shared(w), Arg::Each(x)], |_, v| vec![v[0] * 2.0, v[0] * v[1]]);
+    assert_eq!(y[0].stacked().value().f32s(), &[2.0, 4.0, 2.0, 4.0, 2.0, 4.0]);
+    assert_eq!(y[0].sum().value().f32s(), &[6.0, 12.0]);
+    assert_eq!(y[1].stacked().value().f32s(), &[0.0, 0.0, 1.0, 2.0, 2.0, 4.0]);
+    assert_eq!(y[1].sum().value().f32s(), &[3.0, 6.0]);
+}
+
+#[test]
+fn maps_nest() {
+    // Every x times every y.
+    let tape = Tape::eager();
+    let x = tape.var(&Tensor::new([2, 1, 2], vec![1.0, 2.0, 3.0, 4.0]));
+    let y = tape.var(&Tensor::new([3, 2, 1], vec![1.0, 1.0, 0.0, 1.0, 1.0, 0.0]));
+    let table = vmap(&tape, &[Arg::Each(x), Arg::Shared(y)], |inner, v| {
+        vec![vmap(inner, &[Arg::Shared(v[0]), Arg::Each(v[1])], |_, v| vec![v[0].matmul(v[1])])[0].stacked()]
+    });
+    assert_eq!(table[0].stacked().value().shape(), &[2, 3, 1, 1]);
+    assert_eq!(table[0].stacked().value().f32s(), &[3.0, 2.0, 1.0, 7.0, 4.0, 3.0]);
+}
+
+#[test]
+#[should_panic(expected = "mapped arguments of [2, 3] entries")]
+fn entries_differ() {
+    let tape = Tape::eager();
+    let [a, b] = [2, 3].map(|n| tape.zeros([n], DType::F32));
+    vmap(&tape, &[Arg::Each(a), Arg::Each(b)], |_, v| vec![v[0] + v[1]]);
+}
+
+#[test]
+fn random_numbers_are_of_each_entry() {
+    let tape = Tape::eager();
+    let keys = [Key::new(1).tensor(), Key::new(2).tensor()];
+    let both = stack(&[tape.constant(&keys[0]), tape.constant(&keys[1])], 0);
+    let aval = Aval::new([4], DType::F64);
+    let y = vmap(&tape, &[Arg::Each(both)], |_, v| vec![Var::record(Prim::Uniform(aval), v)]);
+    let alone = keys.map(|key| Var::record(Prim::Uniform(aval), &[tape.constant(&key)]).value());
+    near(&y[0].stacked().value(), &alone, "uniform");
+}
