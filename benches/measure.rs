@@ -198,8 +198,8 @@ mod tests {
             fn flops(&self) -> u64 {
                 0
             }
-            fn profile(&mut self) -> (&'static str, Vec<(String, Duration)>) {
-                ("a step", Vec::new())
+            fn profile(&mut self) -> (String, Vec<(String, Duration)>) {
+                ("a step".into(), Vec::new())
             }
         }
         let workload = Workload { name: "count", peers: &[], start: || Box::new(Count(0)) };

@@ -31,7 +31,7 @@ pub trait Work {
     fn flops(&self) -> u64;
 
     /// What is profiled, and what each of its instructions takes on one thread.
-    fn profile(&mut self) -> (&'static str, Vec<(String, Duration)>);
+    fn profile(&mut self) -> (String, Vec<(String, Duration)>);
 }
 
 /// All of them, in the order in which they run.
@@ -130,10 +130,10 @@ impl Work for Product {
         2 * (self.dims.m * self.dims.n * self.dims.k) as u64
     }
 
-    fn profile(&mut self) -> (&'static str, Vec<(String, Duration)>) {
+    fn profile(&mut self) -> (String, Vec<(String, Duration)>) {
         let start = std::time::Instant::now();
         matmul(Par::Seq, &self.dims, &self.a, &self.b, &mut self.out);
-        ("the product", vec![("MatMul".into(), start.elapsed())])
+        ("the product".into(), vec![("MatMul".into(), start.elapsed())])
     }
 }
 
@@ -149,8 +149,11 @@ impl Work for Batch {
         self.1 * self.0.program().flops()
     }
 
-    fn profile(&mut self) -> (&'static str, Vec<(String, Duration)>) {
-        ("a task", self.0.profile(0))
+    fn profile(&mut self) -> (String, Vec<(String, Duration)>) {
+        match self.0.profile() {
+            (1, told) => ("a task".into(), told),
+            (tasks, told) => (format!("{tasks} tasks"), told),
+        }
     }
 }
 
@@ -164,8 +167,8 @@ impl Work for GanTrainer {
         self.programs().iter().map(|p| p.flops()).sum()
     }
 
-    fn profile(&mut self) -> (&'static str, Vec<(String, Duration)>) {
-        ("both moves", GanTrainer::profile(self))
+    fn profile(&mut self) -> (String, Vec<(String, Duration)>) {
+        ("both moves".into(), GanTrainer::profile(self))
     }
 }
 
@@ -244,9 +247,9 @@ impl Work for Repeated {
         self.program.flops()
     }
 
-    fn profile(&mut self) -> (&'static str, Vec<(String, Duration)>) {
+    fn profile(&mut self) -> (String, Vec<(String, Duration)>) {
         let inputs: Vec<&Tensor> = self.carried.tensors().iter().chain(&self.fixed).chain(&self.drawn).collect();
-        ("a step", self.program.run_timed(&mut self.workspace, &inputs, Par::Seq))
+        ("a step".into(), self.program.run_timed(&mut self.workspace, &inputs, Par::Seq))
     }
 }
 

@@ -82,6 +82,21 @@ impl Tensor {
         Tensor::from_buffer(aval, buffer)
     }
 
+    /// Tensors of one shape and type side by side along a new first axis.
+    ///
+    /// # Panics
+    /// Without tensors, or if they differ in shape or type.
+    #[track_caller]
+    pub fn stack(tensors: &[&Tensor]) -> Tensor {
+        let Aval { shape, dtype } = tensors.first().expect("at least one tensor").aval;
+        let mut bytes = Vec::with_capacity(tensors.len() * tensors[0].bytes().len());
+        for t in tensors {
+            assert_eq!(t.aval, tensors[0].aval, "tensors side by side");
+            bytes.extend_from_slice(t.bytes());
+        }
+        Tensor::from_buffer(Aval::new([&[tensors.len()], &shape[..]].concat(), dtype), Buffer::copy_of(&bytes))
+    }
+
     /// Sizes of the axes.
     pub fn shape(&self) -> &[usize] {
         &self.aval.shape

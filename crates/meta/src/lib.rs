@@ -25,6 +25,7 @@
 
 mod error;
 mod evaluate;
+mod group;
 mod learner;
 mod maml;
 mod proto;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metaforge_autodiff::{DType, Key, Par, Pool, Program, Tensor, Workspace};
+use metaforge_autodiff::{DType, Key, Par, Program, Tensor};
 use metaforge_nn::{Optimizer, Params, Schedule};
 use rayon::prelude::*;
 
+use crate::group::{GroupResult, Groups, stacked};
 use crate::update::Update;
-use crate::{EpisodeLearner, Error, Evaluation, Statistics, Task, TaskShape, TaskVars, Tasks, evaluate};
+use crate::{EpisodeLearner, Error, Evaluation, Statistics, Task, TaskShape, Tasks, evaluate};
 
 /// How the mean gradient of a meta-batch is held in bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,20 +65,12 @@ pub struct MetaTrainer {
     state: Params,
     step: u64,
     shape: TaskShape,
-    pool: Pool,
+    groups: Groups,
     update: Update,
-    results: Vec<TaskResult>,
+    results: Vec<GroupResult>,
     total: Vec<f32>,
     /// The tasks of the next step, drawn while this one was computed.
     next: Option<(u64, Vec<Task>)>,
-}
-
-/// What one task gave. The numbers are the gradient of every parameter and the new state, one behind the other.
-#[derive(Clone, Debug, Default)]
-struct TaskResult {
-    loss: f64,
-    metric: f64,
-    numbers: Vec<f32>,
 }
 
 /// Numbers that one job adds up; splits by shape alone.
@@ -105,10 +98,10 @@ impl MetaTrainer {
             return Err(Error::Setting(format!("training works in f32, but a parameter is {other}")));
         }
         let shape = tasks.task(0).shape();
-        let pool = Pool::new(task_program(learner.as_ref(), &params, &state, &shape));
+        let groups = Groups::new(learner.as_ref(), &params, &state, &shape, config.meta_batch);
         let update = Update::new(optimizer.as_ref(), &params.avals(), config.meta_batch, config.clip);
         let numbers = params.count() + state.count();
-        let results = vec![TaskResult { numbers: vec![0.0; numbers], ..TaskResult::default() }; config.meta_batch];
+        let results = groups.ranges().iter().map(|range| GroupResult::new(range.len(), numbers)).collect();
         let total = vec![0.0; numbers];
         Ok(MetaTrainer {
             learner,
@@ -118,7 +111,7 @@ impl MetaTrainer {
             state,
             step: 0,
             shape,
-            pool,
+            groups,
             update,
             results,
             total,
@@ -160,28 +153,39 @@ impl MetaTrainer {
         let grad_norm = step.map_err(|(what, value)| diverged(what, value))?;
         self.state = state;
         self.step = number;
-        let mean = |f: fn(&TaskResult) -> f64| self.results.iter().map(f).sum::<f64>() / batch as f64;
-        Ok(StepReport { step: number, loss: mean(|r| r.loss), metric: mean(|r| r.metric), grad_norm, lr })
+        let mean = |f: fn(&GroupResult) -> &Vec<f64>| self.results.iter().flat_map(f).sum::<f64>() / batch as f64;
+        Ok(StepReport { step: number, loss: mean(|r| &r.losses), metric: mean(|r| &r.metrics), grad_norm, lr })
     }
 
-    /// A task a worker; what they give goes into `results`, each at its place.
-    fn play(&self, first: u64, tasks: &[Task], results: &mut [TaskResult]) -> Result<(), Error> {
-        let par = par(tasks.len());
-        let jobs = results.par_iter_mut().zip(tasks).enumerate().with_max_len(1);
-        jobs.try_for_each(|(i, (result, task))| {
-            let number = first + i as u64;
-            if task.shape() != self.shape {
-                let (found, expected) = (Box::new(task.shape()), Box::new(self.shape.clone()));
-                return Err(Error::TaskShape { task: number, found, expected });
+    /// A group of tasks a worker; what they give goes into `results`, each at its place.
+    fn play(&self, first: u64, tasks: &[Task], results: &mut [GroupResult]) -> Result<(), Error> {
+        let par = par(results.len());
+        let jobs = results.par_iter_mut().zip(self.groups.ranges()).with_max_len(1);
+        jobs.try_for_each(|(result, range)| {
+            for (task, number) in tasks[range.clone()].iter().zip(first + range.start as u64..) {
+                if task.shape() != self.shape {
+                    let (found, expected) = (Box::new(task.shape()), Box::new(self.shape.clone()));
+                    return Err(Error::TaskShape { task: number, found, expected });
+                }
             }
-            let key = self.key(number);
-            let inputs = inputs(&self.params, &self.state, task, &key);
-            self.pool.with(|program, workspace| {
-                program.run(workspace, &inputs, par);
-                result.read(program, workspace);
+            self.with_inputs(first + range.start as u64, &tasks[range.clone()], |inputs| {
+                self.groups.pool(range.len()).with(|program, workspace| {
+                    program.run(workspace, inputs, par);
+                    result.read(program, workspace);
+                });
             });
             Ok(())
         })
+    }
+
+    /// Calls `f` with the inputs of the program that plays these tasks, of which the first has this number.
+    fn with_inputs<R>(&self, first: u64, tasks: &[Task], f: impl FnOnce(&[&Tensor]) -> R) -> R {
+        let keys: Vec<Tensor> = (first..).take(tasks.len()).map(|number| self.key(number)).collect();
+        let fixed = self.params.tensors().iter().chain(self.state.tensors());
+        match tasks {
+            [task] => f(&fixed.chain(task.tensors()).chain(&keys).collect::<Vec<_>>()),
+            _ => f(&fixed.chain(&stacked(tasks, &keys)).collect::<Vec<_>>()),
+        }
     }
 
     fn key(&self, task: u64) -> Tensor {
@@ -189,28 +193,27 @@ impl MetaTrainer {
     }
 
     fn check_losses(&self, step: u64, first: u64) -> Result<(), Error> {
-        match self.results.iter().position(|r| !r.loss.is_finite()) {
+        match self.results.iter().flat_map(|r| &r.losses).enumerate().find(|(_, loss)| !loss.is_finite()) {
             None => Ok(()),
-            Some(i) => {
-                let what = format!("the loss of task {}", first + i as u64);
-                Err(Error::Diverged { step, what, value: self.results[i].loss })
+            Some((i, &value)) => {
+                Err(Error::Diverged { step, what: format!("the loss of task {}", first + i as u64), value })
             }
         }
     }
 
-    /// Sums of the gradients, and the mean state, over the tasks in their order.
+    /// Sums of the gradients, and the mean state, over the groups in their order.
     fn add_up(&mut self) -> (Vec<Tensor>, Params) {
         let results = &self.results;
         self.total.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, total)| {
             let part = chunk * CHUNK..chunk * CHUNK + total.len();
-            total.copy_from_slice(&results[0].numbers[part.clone()]);
+            total.copy_from_slice(&results[0].sums[part.clone()]);
             for result in &results[1..] {
-                for (sum, &x) in total.iter_mut().zip(&result.numbers[part.clone()]) {
+                for (sum, &x) in total.iter_mut().zip(&result.sums[part.clone()]) {
                     *sum += x;
                 }
             }
         });
-        let tasks = results.len() as f32;
+        let tasks = self.config.meta_batch as f32;
         let mut at = 0;
         let mut take = |like: &Tensor, by: f32| {
             let numbers = self.total[at..at + like.len()].iter().map(|x| x / by).collect();
@@ -243,19 +246,25 @@ impl MetaTrainer {
     }
 
     /// The program of one task. Inputs: parameters, state, the four tensors of a task, a key `u32[2]`; outputs: loss, metric, a
-    /// gradient for every parameter, the new state.
+    /// gradient for every parameter, the new state. Small tasks are not trained on by it but several at once, by programs of their own
+    /// (see [`vmap`](metaforge_autodiff::vmap)).
     pub fn program(&self) -> &Program {
-        self.pool.program()
+        self.groups.pool(1).program()
     }
 
-    /// Runs the program of task `number` once, on one thread, and tells what each instruction took: where the time goes.
-    pub fn profile(&self, number: u64) -> Vec<(String, Duration)> {
-        let (task, key) = (self.tasks.task(number), self.key(number));
-        let inputs = inputs(&self.params, &self.state, &task, &key);
-        self.pool.with(|program, workspace| {
-            program.run(workspace, &inputs, Par::Seq);
-            program.run_timed(workspace, &inputs, Par::Seq)
-        })
+    /// Runs the program of the tasks that are played together, the first of a step, once, on one thread: how many tasks these are,
+    /// and what each instruction took.
+    pub fn profile(&self) -> (usize, Vec<(String, Duration)>) {
+        let range = self.groups.ranges()[0].clone();
+        let first = self.step * self.config.meta_batch as u64;
+        let tasks = draw(self.tasks.as_ref(), first, range.len() as u64);
+        let told = self.with_inputs(first, &tasks, |inputs| {
+            self.groups.pool(range.len()).with(|program, workspace| {
+                program.run(workspace, inputs, Par::Seq);
+                program.run_timed(workspace, inputs, Par::Seq)
+            })
+        });
+        (range.len(), told)
     }
 
     /// Evaluates the present parameters on the first `count` tasks of a source, which may have another shape than those trained on.
@@ -324,38 +333,11 @@ impl MetaTrainer {
     }
 }
 
-impl TaskResult {
-    fn read(&mut self, program: &Program, workspace: &Workspace) {
-        (self.loss, self.metric) = (program.output(workspace, 0).item(), program.output(workspace, 1).item());
-        let (mut rest, mut output) = (&mut self.numbers[..], 2);
-        while !rest.is_empty() {
-            let from = program.output(workspace, output).f32s();
-            let (here, after) = rest.split_at_mut(from.len());
-            here.copy_from_slice(from);
-            (rest, output) = (after, output + 1);
-        }
-    }
-}
-
-fn task_program(learner: &dyn EpisodeLearner, params: &Params, state: &Params, shape: &TaskShape) -> Program {
-    let inputs: Vec<_> = params.avals().into_iter().chain(state.avals()).chain(shape.inputs()).collect();
-    Program::trace(&inputs, |_, x| {
-        let (meta, rest) = x.split_at(params.len());
-        let (state, task) = rest.split_at(state.len());
-        let (played, gradient) = learner.meta_gradient(meta, state, &TaskVars::from_inputs(task, shape.ways));
-        [played.loss, played.metric].into_iter().chain(gradient).chain(played.state).collect()
-    })
-}
-
-fn inputs<'a>(params: &'a Params, state: &'a Params, task: &'a Task, key: &'a Tensor) -> Vec<&'a Tensor> {
-    params.tensors().iter().chain(state.tensors()).chain(task.tensors()).chain([key]).collect()
-}
-
 fn draw(tasks: &dyn Tasks, first: u64, count: u64) -> Vec<Task> {
     (first..first + count).into_par_iter().map(|i| tasks.task(i)).collect()
 }
 
-/// How kernels run when `tasks` run side by side: sequentially, unless threads are left over. The bits are the same.
+/// How kernels run when so many `tasks`, or groups of them, run side by side: sequentially, unless threads are left over. The bits are the same.
 pub(crate) fn par(tasks: usize) -> Par {
     if tasks < rayon::current_num_threads() { Par::Rayon } else { Par::Seq }
 }

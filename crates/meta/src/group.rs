@@ -1,0 +1,139 @@
+//! Tasks of a meta-batch that are played together, by one program: each by itself, unless they are so small that a program spends
+//! more time between its instructions than in them; then several are mapped over at once.
+
+use std::ops::Range;
+
+use metaforge_autodiff::{Arg, Aval, Mapped, Pool, Program, Tensor, Var, Workspace, vmap};
+use metaforge_nn::Params;
+
+use crate::{EpisodeLearner, Task, TaskShape, TaskVars};
+
+/// Arithmetic operations of an instruction below which tasks are grouped, on average: an instruction's own cost is about 100 ns, in
+/// which a core does some 25,000.
+const SMALL: u64 = 1 << 16;
+/// Tasks of a group, at most: their values are to stay in the second-level cache.
+const LARGEST: usize = 8;
+
+/// How the tasks of a meta-batch are grouped. It depends on the tasks alone, never on the number of threads, which would show in the last
+/// bits of their sum.
+pub(crate) struct Groups {
+    ranges: Vec<Range<usize>>,
+    /// A program for a task alone, and one for each size of a group.
+    pools: Vec<(usize, Pool)>,
+}
+
+/// What the tasks of a group gave: for each its loss and its metric; of all together the sum of the gradients of every parameter and of the
+/// new states, one behind the other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GroupResult {
+    pub(crate) losses: Vec<f64>,
+    pub(crate) metrics: Vec<f64>,
+    pub(crate) sums: Vec<f32>,
+}
+
+impl Groups {
+    pub(crate) fn new(
+        learner: &dyn EpisodeLearner,
+        params: &Params,
+        state: &Params,
+        shape: &TaskShape,
+        meta_batch: usize,
+    ) -> Groups {
+        let mut pools = vec![(1, Pool::new(program(learner, params, state, shape, 1)))];
+        let single = pools[0].1.program();
+        let is_small = single.flops() < SMALL * single.len() as u64;
+        // An even number of groups of nearly one size, for two threads and more.
+        let count = if is_small { meta_batch.div_ceil(LARGEST).next_power_of_two().max(2) } else { meta_batch };
+        let ranges = split(meta_batch, count.min(meta_batch));
+        for range in &ranges {
+            if pools.iter().all(|(size, _)| *size != range.len()) {
+                pools.push((range.len(), Pool::new(program(learner, params, state, shape, range.len()))));
+            }
+        }
+        Groups { ranges, pools }
+    }
+
+    /// The tasks of each group, by their place in the meta-batch.
+    pub(crate) fn ranges(&self) -> &[Range<usize>] {
+        &self.ranges
+    }
+
+    /// The program that plays so many tasks.
+    pub(crate) fn pool(&self, tasks: usize) -> &Pool {
+        let pool = self.pools.iter().find(|(size, _)| *size == tasks);
+        &pool.expect("a program for each size of a group").1
+    }
+}
+
+/// `0..n` in `count` ranges whose lengths differ by one at most, the longer ones first.
+fn split(n: usize, count: usize) -> Vec<Range<usize>> {
+    let at = |i: usize| i * (n / count) + i.min(n % count);
+    (0..count).map(|i| at(i)..at(i + 1)).collect()
+}
+
+/// A program for `tasks` tasks. Inputs: parameters, state, the four tensors of a task, a key `u32[2]`; with several tasks the last five have a
+/// first axis more. Outputs: loss and metric (of each task), a gradient for every parameter, the new state (of all tasks their sum).
+fn program(learner: &dyn EpisodeLearner, params: &Params, state: &Params, shape: &TaskShape, tasks: usize) -> Program {
+    let fixed = params.len() + state.len();
+    let several = |aval: Aval| match tasks {
+        1 => aval,
+        _ => Aval { shape: [&[tasks], &aval.shape[..]].concat().into(), ..aval },
+    };
+    let inputs: Vec<_> =
+        params.avals().into_iter().chain(state.avals()).chain(shape.inputs().into_iter().map(several)).collect();
+    Program::trace(&inputs, |tape, x| {
+        if tasks == 1 {
+            return play(learner, x, params.len(), state.len(), shape.ways);
+        }
+        let (shared, each) = x.split_at(fixed);
+        let args: Vec<Arg<'_>> =
+            shared.iter().map(|&x| Arg::Shared(x)).chain(each.iter().map(|&x| Arg::Each(x))).collect();
+        let results = vmap(tape, &args, |_, x| play(learner, x, params.len(), state.len(), shape.ways));
+        let (each, all) = results.split_at(2);
+        each.iter().map(Mapped::stacked).chain(all.iter().map(Mapped::sum)).collect()
+    })
+}
+
+fn play<'t>(learner: &dyn EpisodeLearner, x: &[Var<'t>], params: usize, state: usize, ways: usize) -> Vec<Var<'t>> {
+    let (meta, rest) = x.split_at(params);
+    let (state, task) = rest.split_at(state);
+    let (played, gradient) = learner.meta_gradient(meta, state, &TaskVars::from_inputs(task, ways));
+    [played.loss, played.metric].into_iter().chain(gradient).chain(played.state).collect()
+}
+
+/// The inputs of several tasks: for each its tensors and its key, side by side.
+pub(crate) fn stacked(tasks: &[Task], keys: &[Tensor]) -> Vec<Tensor> {
+    let field = |i: usize| -> Vec<&Tensor> { tasks.iter().map(|task| task.tensors()[i]).collect() };
+    (0..4).map(|i| Tensor::stack(&field(i))).chain([Tensor::stack(&keys.iter().collect::<Vec<_>>())]).collect()
+}
+
+impl GroupResult {
+    pub(crate) fn new(tasks: usize, sums: usize) -> GroupResult {
+        GroupResult { losses: vec![0.0; tasks], metrics: vec![0.0; tasks], sums: vec![0.0; sums] }
+    }
+
+    pub(crate) fn read(&mut self, program: &Program, workspace: &Workspace) {
+        for (output, to) in [&mut self.losses, &mut self.metrics].into_iter().enumerate() {
+            to.iter_mut().zip(program.output(workspace, output).f32s()).for_each(|(to, &x)| *to = x.into());
+        }
+        let (mut rest, mut output) = (&mut self.sums[..], 2);
+        while !rest.is_empty() {
+            let from = program.output(workspace, output).f32s();
+            let (here, after) = rest.split_at_mut(from.len());
+            here.copy_from_slice(from);
+            (rest, output) = (after, output + 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meta_batch_falls_into_nearly_equal_groups() {
+        assert_eq!(split(25, 4), [0..7, 7..13, 13..19, 19..25]);
+        assert_eq!(split(3, 3), [0..1, 1..2, 2..3]);
+        assert_eq!(split(16, 2), [0..8, 8..16]);
+    }
+}
