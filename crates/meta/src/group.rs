@@ -39,18 +39,26 @@ impl Groups {
         shape: &TaskShape,
         meta_batch: usize,
     ) -> Groups {
-        let mut pools = vec![(1, Pool::new(program(learner, params, state, shape, 1)))];
-        let single = pools[0].1.program();
-        let is_small = single.flops() < SMALL * single.len() as u64;
+        let of = |tasks: usize| Pool::new(program(learner, params, state, shape, tasks));
+        let single = of(1);
+        let (alone, flops) = (single.program().len(), single.program().flops());
+        let mut pools = vec![(1, single)];
         // An even number of groups of nearly one size, for two threads and more.
-        let count = if is_small { meta_batch.div_ceil(LARGEST).next_power_of_two().max(2) } else { meta_batch };
-        let ranges = split(meta_batch, count.min(meta_batch));
-        for range in &ranges {
-            if pools.iter().all(|(size, _)| *size != range.len()) {
-                pools.push((range.len(), Pool::new(program(learner, params, state, shape, range.len()))));
+        let count = meta_batch.div_ceil(LARGEST).next_power_of_two().max(2);
+        if count < meta_batch && flops < SMALL * alone as u64 {
+            let ranges = split(meta_batch, count);
+            let several = of(ranges[0].len());
+            // What cannot be mapped over is recorded for each task, and nothing is saved.
+            if several.program().len() <= 2 * alone {
+                pools.push((ranges[0].len(), several));
+                let last = ranges[count - 1].len();
+                if pools.iter().all(|(size, _)| *size != last) {
+                    pools.push((last, of(last)));
+                }
+                return Groups { ranges, pools };
             }
         }
-        Groups { ranges, pools }
+        Groups { ranges: split(meta_batch, meta_batch), pools }
     }
 
     /// The tasks of each group, by their place in the meta-batch.
