@@ -1,5 +1,5 @@
 //! The closed set of primitives. Each concern is one exhaustive table over it: `shape.rs` (what comes out), `eval.rs` (which
-//! kernel), `vjp.rs` (the gradient, in primitives). A new primitive does not compile until each table has its row.
+//! kernel), `vjp.rs` (the gradient, in primitives), `vmap.rs` (many entries at once, in primitives). A new primitive does not compile until each table has its row.
 
 use std::fmt;
 use std::sync::Arc;
