@@ -147,7 +147,9 @@ pub(crate) fn cases(seed: u64) -> Vec<Case> {
         Binary::Gate(0.3),
     ] {
         let (a, b) = g.broadcasting_pair();
-        add(Prim::Binary(op), vec![g.never_tied(&a, 0), g.never_tied(&b, 1)]);
+        // Differences say little near a division by zero.
+        let right = if op == Binary::Div { g.away_from_zero(&b) } else { g.never_tied(&b, 1) };
+        add(Prim::Binary(op), vec![g.never_tied(&a, 0), right]);
     }
     let (a, b) = g.broadcasting_pair();
     add(Prim::Select, vec![g.away_from_zero(&a), g.any(&b), g.any(&a)]);
@@ -259,7 +261,7 @@ impl<R: Rng> Draw<R> {
     }
 
     fn away_from_zero(&mut self, shape: &[usize]) -> Tensor {
-        self.tensor(shape, |rng| rng.random_range(0.4..1.6) * if rng.random() { 1.0 } else { -1.0 })
+        self.tensor(shape, |rng| rng.random_range(0.6..1.8) * if rng.random() { 1.0 } else { -1.0 })
     }
 
     /// Numbers on one of two lattices, neither of which has the other's points or zero within 0.2.
