@@ -67,7 +67,7 @@ impl<'t> Mapped<'t> {
 /// ```
 ///
 /// # Panics
-/// If no argument is mapped or their entries differ in number, an argument is of another tape, or `f` panics.
+/// If no argument is mapped, their entries differ in number or are none, an argument is of another tape, or `f` panics.
 #[track_caller]
 pub fn vmap<'t, F>(tape: &'t Tape, args: &[Arg<'t>], f: F) -> Vec<Mapped<'t>>
 where
@@ -79,7 +79,8 @@ where
     };
     let counts: Vec<usize> = args.iter().filter_map(of).collect();
     let entries = *counts.first().expect("an argument is mapped");
-    assert!(counts.iter().all(|&count| count == entries), "mapped arguments of {counts:?} entries");
+    let fits = entries > 0 && counts.iter().all(|&count| count == entries);
+    assert!(fits, "mapped arguments of {counts:?} entries");
 
     let inner = Tape::tracing();
     let results: Vec<_> = {

@@ -7,7 +7,7 @@ use crate::scratch::{self, Slot};
 use crate::transpose::transpose_strided;
 
 /// The shape of a batch of products `out[i] = op(a[i]) op(b[i])`, where op transposes if `ta` or `tb` says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MatMulDims {
     /// Products.
     pub batch: usize,
@@ -33,8 +33,7 @@ pub struct MatMulDims {
 impl MatMulDims {
     /// One product of plain matrices.
     pub fn new(m: usize, n: usize, k: usize) -> MatMulDims {
-        let no = false;
-        MatMulDims { batch: 1, m, n, k, ta: no, tb: no, a_shared: no, b_shared: no, interleaved: no }
+        MatMulDims { batch: 1, m, n, k, ..MatMulDims::default() }
     }
 }
 
@@ -95,13 +94,6 @@ fn product<T: Real>(kernels: &'static Kernels<T>, par: Par, dims: &MatMulDims, a
         dims.m *= batch;
         dims.batch = 1;
         // SAFETY: out holds the rows of all products and is borrowed mutably.
-        return unsafe { single(kernels, par, &dims, 0, [a, b], result) };
-    }
-    if dims.interleaved && dims.a_shared && !dims.b_shared && !dims.tb {
-        // The columns of all b's are the columns of one product.
-        dims.n *= batch;
-        dims.batch = 1;
-        // SAFETY: as above, with the columns of all products.
         return unsafe { single(kernels, par, &dims, 0, [a, b], result) };
     }
     let spread = par == Par::Rayon && batch > 1 && batch * m * n * k >= PAR_WORK;

@@ -24,7 +24,7 @@ pub(crate) struct Groups {
 
 /// What the tasks of a group gave: for each its loss and its metric; of all together the sum of the gradients of every parameter and of the
 /// new states, one behind the other.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct GroupResult {
     pub(crate) losses: Vec<f64>,
     pub(crate) metrics: Vec<f64>,

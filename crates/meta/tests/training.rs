@@ -8,7 +8,7 @@ use metaforge_meta::{
     Clip, EpisodeLearner, Error, Evaluator, Maml, MetaTrainer, Objective, ProtoNet, Statistics, StepReport, Task,
     TaskVars, Tasks, TrainConfig, evaluate,
 };
-use metaforge_nn::{Adam, Model, Optimizer, Params, Relu, Sgd, zoo};
+use metaforge_nn::{Adam, BatchNorm, Flatten, Linear, Model, Optimizer, Params, Relu, Sequential, Sgd, zoo};
 
 fn glyphs(ways: usize, shots: usize, queries: usize, split: Split) -> Arc<EpisodeSampler> {
     let config = EpisodeConfig { ways, shots, queries, rotations: Rotations::None };
@@ -51,10 +51,13 @@ fn any_number_of_threads_gives_the_same_bits() {
         threads(n).install(|| {
             let mut maml = trainer(maml(3), glyphs(3, 1, 2, Split::Train), TrainConfig::new(5, 1e-3));
             let mut proto = trainer(proto(), glyphs(5, 2, 2, Split::Train), TrainConfig::new(1, 1e-3));
-            let reports = (steps(&mut maml, 3), steps(&mut proto, 3));
+            // Played several at once.
+            let mut waves =
+                trainer(waves(), Arc::new(Sinusoids::new(10, 10, 0, Split::Train)), TrainConfig::new(25, 1e-3));
+            let reports = (steps(&mut maml, 3), steps(&mut proto, 3), steps(&mut waves, 3));
             let test = glyphs(3, 1, 2, Split::Test);
             let evaluation = maml.evaluate(test.as_ref(), 7, Statistics::Transductive).unwrap();
-            (reports, bits(&maml.state()), bits(&proto.state()), evaluation)
+            (reports, bits(&maml.state()), bits(&proto.state()), bits(&waves.state()), evaluation)
         })
     };
     let one = run(1);
@@ -138,32 +141,55 @@ fn the_gradient_of_a_meta_batch_is_the_mean() {
     }
 }
 
-#[test]
-fn a_step_is_what_the_definition_says() {
-    // Eager gradients of tasks 0, 1, 2 added in order, their mean, and descent.
-    let (learner, source) = (maml(3), glyphs(3, 1, 2, Split::Train));
+/// A step of descent against the definition: eager losses, gradients and states of each task by itself, added up in order, and their means.
+/// Gives how many tasks were played at once.
+fn check_step(learner: Arc<dyn EpisodeLearner>, source: Arc<dyn Tasks>, meta_batch: usize) -> usize {
     let sgd: Box<dyn Optimizer> = Box::new(Sgd::default());
-    let mut t = MetaTrainer::new(Arc::new(maml(3)), source.clone(), sgd, TrainConfig::new(3, 0.25)).unwrap();
-    let before = t.params().clone();
+    let mut t = MetaTrainer::new(learner.clone(), source.clone(), sgd, TrainConfig::new(meta_batch, 0.25)).unwrap();
+    let (before, state) = (t.params().clone(), t.learner_state().clone());
     let report = t.step().unwrap();
-    let (mut loss, mut sums) = (0.0, Vec::new());
-    for i in 0..3 {
+    let (mut losses, mut metrics, mut sums) = (0.0, 0.0, Vec::new());
+    for i in 0..meta_batch as u64 {
         let (task, tape) = (source.task(i), Tape::eager());
-        let meta = before.bind(&tape);
+        let (meta, state) = (before.bind(&tape), state.bind(&tape));
         let [support_x, support_y, query_x, query_y] = task.tensors().map(|x| tape.constant(x));
         let key = tape.constant(&Key::new(i).tensor());
         let vars = TaskVars { support_x, support_y, query_x, query_y, ways: task.ways, key };
-        let (played, gradient) = learner.meta_gradient(&meta, &[], &vars);
-        loss += played.loss.value().item();
-        let new: Vec<f32> = gradient.iter().flat_map(|g| g.value().f32s().to_vec()).collect();
+        let (played, gradient) = learner.meta_gradient(&meta, &state, &vars);
+        losses += played.loss.value().item();
+        metrics += played.metric.value().item();
+        let new: Vec<f32> = gradient.iter().chain(&played.state).flat_map(|g| g.value().f32s().to_vec()).collect();
         sums = if i == 0 { new } else { sums.iter().zip(new).map(|(a, b)| a + b).collect() };
     }
-    assert_eq!(report.loss, loss / 3.0);
+    let tasks = meta_batch as f32;
+    assert!((report.loss - losses / f64::from(tasks)).abs() <= 1e-6 * report.loss, "{} {losses}", report.loss);
+    assert!((report.metric - metrics / f64::from(tasks)).abs() <= 1e-6, "{} {metrics}", report.metric);
     let flat = |p: &Params| p.tensors().iter().flat_map(|t| t.f32s().to_vec()).collect::<Vec<f32>>();
-    for ((new, old), sum) in flat(t.params()).iter().zip(flat(&before)).zip(sums) {
-        let expected = old - 0.25 * (sum / 3.0);
-        assert!((new - expected).abs() <= 1e-6 * (1.0 + expected.abs()), "{new} {expected}");
+    let (old, new) = (flat(&before), [flat(t.params()), flat(t.learner_state())].concat());
+    assert_eq!(new.len(), sums.len());
+    for (i, (new, sum)) in new.iter().zip(sums).enumerate() {
+        let expected = old.get(i).map_or(sum / tasks, |old| old - 0.25 * (sum / tasks));
+        assert!((new - expected).abs() <= 3e-6 * (1.0 + expected.abs()), "number {i}: {new} {expected}");
     }
+    t.profile().0
+}
+
+#[test]
+fn a_step_is_what_the_definition_says() {
+    let tasks = glyphs(3, 1, 2, Split::Train);
+    assert_eq!(check_step(Arc::new(maml(3)), tasks, 3), 1, "convolutions are played one by one");
+}
+
+#[test]
+fn small_tasks_are_played_at_once_and_each_by_itself() {
+    let sines = Arc::new(Sinusoids::new(10, 10, 0, Split::Train));
+    for (meta_batch, at_once) in [(25, 7), (16, 8), (3, 2), (2, 1), (1, 1)] {
+        assert_eq!(check_step(Arc::new(waves()), sines.clone(), meta_batch), at_once);
+    }
+    // Running statistics, classes and images.
+    let net = Sequential::new().then(Flatten).then(Linear::new(12)).then(BatchNorm::new()).then(Relu);
+    let proto = ProtoNet::new(Model::new(net, [5, 16, 16, 1]));
+    assert_eq!(check_step(Arc::new(proto), glyphs(5, 1, 2, Split::Train), 6), 3);
 }
 
 #[test]

@@ -98,7 +98,11 @@ impl FewshotDrawing {
             })
             .collect::<Result<_>>()?;
         let support: Vec<&Tensor> = subjects.iter().map(|s| &s.support).collect();
-        Ok(Picture::rows(&stacked(&support), &stacked(&drawn.iter().collect::<Vec<_>>()), Layout::columns(1)))
+        Ok(Picture::rows(
+            &Tensor::stack(&support),
+            &Tensor::stack(&drawn.iter().collect::<Vec<_>>()),
+            Layout::columns(1),
+        ))
     }
 
     /// A prototypical network that was trained on the classes to learn from, for comparing images of the others.
@@ -118,12 +122,6 @@ impl FewshotDrawing {
         let name = format!("prototypical Conv4-64 after {} episodes of {ways} ways", self.eval.embedding_steps);
         Ok(Embedding::new(name, model, trainer.params().clone(), trainer.learner_state().clone()))
     }
-}
-
-/// Sets of images as one tensor `[R, N, H, W, C]`.
-fn stacked(sets: &[&Tensor]) -> Tensor {
-    let shape = [&[sets.len()], sets[0].shape()].concat();
-    Tensor::new(shape, sets.iter().flat_map(|t| t.f32s().to_vec()).collect())
 }
 
 impl Experiment for FewshotDrawing {
