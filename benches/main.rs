@@ -51,7 +51,7 @@ struct Options {
     /// The convolutions against what the processor can do, instead of workloads.
     #[arg(long, conflicts_with_all = ["filter", "json", "peers", "profile"])]
     roofline: bool,
-    /// Where the time goes, by primitive, instead of timing whole steps.
+    /// Where the time goes, by primitive, on one thread and on all, instead of timing whole steps.
     #[arg(long, conflicts_with_all = ["json", "peers"])]
     profile: bool,
 }

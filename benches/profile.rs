@@ -9,10 +9,35 @@ use crate::workloads::Work;
 /// Instructions that are listed one by one.
 const LISTED: usize = 12;
 
-/// Profiles the work again and again for about so long and prints what its instructions took on one thread at their fastest: what the machine
-/// does beside it counts least.
+/// Profiles the work again and again for about so long and prints what its instructions took at their fastest (what the machine does beside it
+/// counts least): on one thread, and on all threads of the current pool if it has more.
 pub fn print(name: &str, work: &mut dyn Work, time: Duration) -> Result<(), String> {
     work.step()?;
+    let threads = rayon::current_num_threads();
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(|e| e.to_string())?;
+    let (what, alone) = one.install(|| fastest(work, time));
+    let together = if threads > 1 { fastest(work, time).1 } else { alone.clone() };
+    let names = alone.iter().map(|(name, _)| name.as_str());
+    let mut times: Vec<Line<'_>> =
+        names.zip(alone.iter().zip(&together)).map(|(name, (a, b))| (name, [a.1, b.1])).collect();
+    let total = sum(&times);
+    println!("\n{name}: {what}, {} instructions; ms on 1 thread, share, ms on {threads}, times as fast", times.len());
+    println!("  {:<16} {}", "all", figures(total, total));
+    for (primitive, time, count) in by_primitive(&times) {
+        println!("  {primitive:<16} {}  in {count}", figures(time, total));
+    }
+    times.sort_by_key(|(_, time)| Reverse(time[1]));
+    for (instruction, time) in times.iter().take(LISTED) {
+        println!("  {:<16} {}  {instruction}", "", figures(*time, total));
+    }
+    Ok(())
+}
+
+/// An instruction, and what it takes on one thread and on all.
+type Line<'a> = (&'a str, [Duration; 2]);
+
+/// What is profiled, and the least that each instruction took.
+fn fastest(work: &mut dyn Work, time: Duration) -> (String, Vec<(String, Duration)>) {
     let start = Instant::now();
     let (what, mut least) = work.profile();
     while start.elapsed() < time {
@@ -20,34 +45,29 @@ pub fn print(name: &str, work: &mut dyn Work, time: Duration) -> Result<(), Stri
             least.1 = least.1.min(new.1);
         }
     }
-    let total: Duration = least.iter().map(|(_, d)| *d).sum();
-    println!("\n{name}: {:.3} ms for {what} on one thread, {} instructions", ms(total), least.len());
-    for (primitive, time, count) in by_primitive(&least) {
-        println!("  {primitive:<16} {:>9.3} ms  {:>5.1} %  in {count}", ms(time), 100.0 * ms(time) / ms(total));
-    }
-    least.sort_by_key(|(_, time)| Reverse(*time));
-    for (instruction, time) in least.iter().take(LISTED) {
-        println!("    {:>9.3} ms  {instruction}", ms(*time));
-    }
-    Ok(())
+    (what, least)
+}
+
+fn sum(lines: &[Line<'_>]) -> [Duration; 2] {
+    [0, 1].map(|i| lines.iter().map(|(_, time)| time[i]).sum())
+}
+
+fn figures([one, all]: [Duration; 2], total: [Duration; 2]) -> String {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let share = 100.0 * ms(one) / ms(total[0]);
+    format!("{:>9.3}  {share:>5.1} %  {:>9.3}  {:>5.2}x", ms(one), ms(all), ms(one) / ms(all))
 }
 
 /// Time and number of the instructions of each primitive, the costliest first.
-fn by_primitive(told: &[(String, Duration)]) -> Vec<(&str, Duration, usize)> {
-    let mut sums: BTreeMap<&str, (Duration, usize)> = BTreeMap::new();
-    for (instruction, time) in told {
+fn by_primitive<'a>(lines: &[Line<'a>]) -> Vec<(&'a str, [Duration; 2], usize)> {
+    let mut sums: BTreeMap<&str, Vec<Line<'a>>> = BTreeMap::new();
+    for line in lines {
         // An instruction reads `Conv(Conv { stride: .. }) f32[..]`.
-        let primitive = instruction.split([' ', '(', '{']).next().unwrap_or_default();
-        let sum = sums.entry(primitive).or_default();
-        *sum = (sum.0 + *time, sum.1 + 1);
+        sums.entry(line.0.split([' ', '(', '{']).next().unwrap_or_default()).or_default().push(*line);
     }
-    let mut rows: Vec<_> = sums.into_iter().map(|(name, (time, count))| (name, time, count)).collect();
+    let mut rows: Vec<_> = sums.into_iter().map(|(name, lines)| (name, sum(&lines), lines.len())).collect();
     rows.sort_by_key(|&(_, time, _)| Reverse(time));
     rows
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]
@@ -56,13 +76,13 @@ mod tests {
 
     #[test]
     fn instructions_are_added_by_primitive() {
-        let us = Duration::from_micros;
-        let told = [
-            ("Conv(Conv { stride: [1, 1] }) f32[2]".to_string(), us(5)),
-            ("MatMul { ta: true, tb: false } f32[2, 2]".into(), us(6)),
-            ("Conv(Conv { stride: [2, 2] }) f32[2]".into(), us(4)),
-            ("Add f32[2]".into(), us(1)),
+        let us = |one, all| [one, all].map(Duration::from_micros);
+        let lines = [
+            ("Conv(Conv { stride: [1, 1] }) f32[2]", us(5, 3)),
+            ("MatMul { ta: true, tb: false } f32[2, 2]", us(6, 6)),
+            ("Conv(Conv { stride: [2, 2] }) f32[2]", us(4, 2)),
+            ("Add f32[2]", us(1, 1)),
         ];
-        assert_eq!(by_primitive(&told), [("Conv", us(9), 2), ("MatMul", us(6), 1), ("Add", us(1), 1)]);
+        assert_eq!(by_primitive(&lines), [("Conv", us(9, 5), 2), ("MatMul", us(6, 6), 1), ("Add", us(1, 1), 1)]);
     }
 }

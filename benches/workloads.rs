@@ -23,14 +23,14 @@ pub struct Workload {
 }
 
 /// A piece of work that can be repeated.
-pub trait Work {
+pub trait Work: Send {
     /// Does it once. Fails if a loss is no longer finite.
     fn step(&mut self) -> Result<(), String>;
 
     /// Floating-point operations of one step, as [`Program::flops`] counts them.
     fn flops(&self) -> u64;
 
-    /// What is profiled, and what each of its instructions takes on one thread.
+    /// What is profiled, and what each of its instructions takes on the threads that a step gives them.
     fn profile(&mut self) -> (String, Vec<(String, Duration)>);
 }
 
@@ -132,7 +132,7 @@ impl Work for Product {
 
     fn profile(&mut self) -> (String, Vec<(String, Duration)>) {
         let start = std::time::Instant::now();
-        matmul(Par::Seq, &self.dims, &self.a, &self.b, &mut self.out);
+        matmul(Par::Rayon, &self.dims, &self.a, &self.b, &mut self.out);
         ("the product".into(), vec![("MatMul".into(), start.elapsed())])
     }
 }
@@ -249,7 +249,7 @@ impl Work for Repeated {
 
     fn profile(&mut self) -> (String, Vec<(String, Duration)>) {
         let inputs: Vec<&Tensor> = self.carried.tensors().iter().chain(&self.fixed).chain(&self.drawn).collect();
-        ("a step".into(), self.program.run_timed(&mut self.workspace, &inputs, Par::Seq))
+        ("a step".into(), self.program.run_timed(&mut self.workspace, &inputs, Par::Rayon))
     }
 }
 

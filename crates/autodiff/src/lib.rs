@@ -31,7 +31,7 @@ mod vmap;
 pub use aval::{Aval, DType, MAX_RANK, Shape};
 pub use check::check_grads;
 pub use grad::{grad, grad_detached, hvp, jvp, vjp};
-pub use metaforge_kernels::Par;
+pub use metaforge_kernels::{Par, attended};
 pub use ops::{concat, stack};
 pub use prim::{Binary, Conv, Custom, CustomPrim, Prim, Unary, Window};
 pub use program::{Pool, Program, Workspace};

@@ -2,14 +2,18 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use metaforge_kernels::Buffer;
+use metaforge_kernels::par::{for_each_chunk, for_each_range};
+use metaforge_kernels::{Buffer, Par};
 
 use crate::aval::{Aval, DType, Shape};
 use crate::view::{Slice, View};
 
 /// Numbers that are looked at before a search may end.
 const BLOCK: usize = 1024;
+/// Numbers above which another thread takes a part.
+const MANY: usize = 1 << 16;
 
 /// Numbers of one type in a shape. Cloning shares the numbers.
 #[derive(Clone)]
@@ -212,23 +216,22 @@ impl Tensor {
         Tensor::from_buffer(Aval { shape: self.aval.shape.with(0, len), dtype: self.dtype() }, buffer)
     }
 
-    /// Whether every number is finite; true for integers.
+    /// Whether every number is finite; true for integers. Many numbers are looked at on all threads of the current rayon pool.
     pub fn is_finite(&self) -> bool {
-        // Block by block: a search that may end at every number would look at them one by one.
         match self.view().data {
-            Slice::F32(x) => x.chunks(BLOCK).all(|x| x.iter().fold(true, |all, v| all & v.is_finite())),
-            Slice::F64(x) => x.chunks(BLOCK).all(|x| x.iter().fold(true, |all, v| all & v.is_finite())),
+            Slice::F32(x) => all(x, |v| v.is_finite()),
+            Slice::F64(x) => all(x, |v| v.is_finite()),
             Slice::U32(_) => true,
         }
     }
 
-    /// Takes over the numbers of a view. Where nobody shares this tensor's memory and it has the view's shape and type, the memory is used again.
+    /// Takes over the numbers of a view, on all threads of the current rayon pool if there are many. Where nobody shares this tensor's memory and it has the view's shape and type, the memory is used again.
     pub fn assign(&mut self, view: View<'_>) {
         match Arc::get_mut(&mut self.data) {
             Some(buffer) if self.aval == view.aval => match view.data {
-                Slice::F32(x) => buffer.as_mut_slice().copy_from_slice(x),
-                Slice::F64(x) => buffer.as_mut_slice().copy_from_slice(x),
-                Slice::U32(x) => buffer.as_mut_slice().copy_from_slice(x),
+                Slice::F32(x) => copy(x, buffer.as_mut_slice()),
+                Slice::F64(x) => copy(x, buffer.as_mut_slice()),
+                Slice::U32(x) => copy(x, buffer.as_mut_slice()),
             },
             _ => *self = view.to_tensor(),
         }
@@ -238,6 +241,23 @@ impl Tensor {
     pub fn view(&self) -> View<'_> {
         View { aval: self.aval, data: Slice::of(self.aval.dtype, self.bytes()) }
     }
+}
+
+/// Copies all numbers.
+fn copy<T: Copy + Send + Sync>(from: &[T], to: &mut [T]) {
+    for_each_chunk(Par::Rayon, to, MANY, |start, to| to.copy_from_slice(&from[start..start + to.len()]));
+}
+
+/// Whether something holds for all numbers.
+fn all<T: Sync>(x: &[T], holds: impl Fn(&T) -> bool + Sync) -> bool {
+    // Block by block: a search that may end at every number would look at them one by one.
+    let so_far = AtomicBool::new(true);
+    for_each_range(Par::Rayon, x.len(), MANY, |start, end| {
+        if !x[start..end].chunks(BLOCK).all(|x| x.iter().fold(true, |all, v| all & holds(v))) {
+            so_far.store(false, Ordering::Relaxed);
+        }
+    });
+    so_far.into_inner()
 }
 
 impl PartialEq for Tensor {

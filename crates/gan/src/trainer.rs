@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metaforge_autodiff::{Aval, DType, Key, Par, Program, Tensor, Workspace};
+use metaforge_autodiff::{Aval, DType, Key, Par, Program, Tensor, Workspace, attended};
 use metaforge_data::{BatchSampler, ImageSet, Range};
 use metaforge_nn::{Params, Schedule};
 
@@ -62,11 +62,11 @@ impl Move {
         self.program.run(&mut self.workspace, inputs, Par::Rayon);
     }
 
-    /// What each instruction takes on one thread, once everything has been touched.
+    /// What each instruction takes, once everything has been touched.
     fn profile(&self, inputs: &[&Tensor]) -> Vec<(String, Duration)> {
         let mut workspace = self.program.workspace();
-        self.program.run(&mut workspace, inputs, Par::Seq);
-        self.program.run_timed(&mut workspace, inputs, Par::Seq)
+        self.program.run(&mut workspace, inputs, Par::Rayon);
+        self.program.run_timed(&mut workspace, inputs, Par::Rayon)
     }
 
     fn number(&self, index: usize) -> f64 {
@@ -93,13 +93,12 @@ impl Player {
     fn update(&mut self, from: &Move) {
         let Move { program, workspace } = from;
         let after = self.params.len();
-        let (params, optimizer) = (&mut self.params, &mut self.optimizer);
-        rayon::join(|| params.update_from(program, workspace, 0), || optimizer.update_from(program, workspace, after));
+        self.params.update_from(program, workspace, 0);
+        self.optimizer.update_from(program, workspace, after);
     }
 
     fn is_finite(&self) -> bool {
-        let (params, optimizer) = rayon::join(|| self.params.is_finite(), || self.optimizer.is_finite());
-        params && optimizer
+        self.params.is_finite() && self.optimizer.is_finite()
     }
 }
 
@@ -241,6 +240,10 @@ impl GanTrainer {
     /// # Errors
     /// If a loss or a parameter is no longer finite; the state is then the one before the step.
     pub fn step(&mut self) -> Result<Report, Error> {
+        attended(Par::Rayon, || self.moves())
+    }
+
+    fn moves(&mut self) -> Result<Report, Error> {
         let (step, moves) = (self.step, self.config.discriminator_steps as u64);
         let shape = [self.config.batch, self.gan.noise()];
         let key = self.key.fold(step);
@@ -316,8 +319,8 @@ impl GanTrainer {
         [&self.discriminator_move.program, &self.generator_move.program]
     }
 
-    /// Runs one move of the discriminator and one of the generator on one thread, as the next step would begin, and tells what each
-    /// instruction took: where the time goes. Nothing changes.
+    /// Runs one move of the discriminator and one of the generator, as the next step would begin, and tells what each instruction took:
+    /// where the time goes. Nothing changes.
     pub fn profile(&self) -> Vec<(String, Duration)> {
         let shape = [self.config.batch, self.gan.noise()];
         let key = self.key.fold(self.step);

@@ -252,16 +252,17 @@ impl MetaTrainer {
         self.groups.pool(1).program()
     }
 
-    /// Runs the program of the tasks that are played together, the first of a step, once, on one thread: how many tasks these are,
-    /// and what each instruction took.
+    /// Runs the program of the tasks that are played together, the first of a step, once: how many tasks these are, and what each instruction
+    /// took, on as many threads as a step gives them.
     pub fn profile(&self) -> (usize, Vec<(String, Duration)>) {
         let range = self.groups.ranges()[0].clone();
         let first = self.step * self.config.meta_batch as u64;
         let tasks = draw(self.tasks.as_ref(), first, range.len() as u64);
         let told = self.with_inputs(first, &tasks, |inputs| {
             self.groups.pool(range.len()).with(|program, workspace| {
-                program.run(workspace, inputs, Par::Seq);
-                program.run_timed(workspace, inputs, Par::Seq)
+                let par = par(self.groups.ranges().len());
+                program.run(workspace, inputs, par);
+                program.run_timed(workspace, inputs, par)
             })
         });
         (range.len(), told)

@@ -158,14 +158,15 @@ impl Program {
     #[track_caller]
     pub fn run_timed(&self, workspace: &mut Workspace, inputs: &[&Tensor], par: Par) -> Vec<(String, Duration)> {
         self.check(workspace, inputs);
-        let timed = |instr: &Instr| {
+        let mut timed = |instr: &Instr| {
             let start = Instant::now();
             self.step(instr, workspace, inputs, par);
             let took = start.elapsed();
             let outs: Vec<String> = instr.outs.iter().map(|&i| self.values[i].aval.to_string()).collect();
             (format!("{} {}", instr.op, outs.join(" ")), took)
         };
-        self.instrs.iter().map(timed).collect()
+        let mut all = || self.instrs.iter().map(&mut timed).collect();
+        if self.is_large { attended(par, all) } else { all() }
     }
 
     /// Result number `index` of the last run in this workspace.

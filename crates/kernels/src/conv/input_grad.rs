@@ -11,9 +11,12 @@ use super::winograd::{self, Phase, Points};
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
 use crate::microkernel::{Kernels, kernels};
-use crate::par::{Par, SendPtr};
+use crate::par::{Par, SendPtr, for_each_chunk};
 use crate::scratch::{self, Slot};
 use crate::transpose::transpose_strided;
+
+/// Weights that a thread turns at a time: some 10 us.
+const TURN_GRAIN: usize = 1 << 15;
 
 /// dx, the adjoint of [`super::conv`] in x: `<conv(x, w), g> = <x, dx>`. With `g` as input it is the transposed convolution to an
 /// image of size `dims.hw`.
@@ -51,7 +54,7 @@ pub(super) fn input_grad<T: Real>(
     }
     let dx = SendPtr::new(dx);
     scratch::with::<T, _>(Slot::Weights, w.len(), |turned| {
-        turn(dims, w, turned);
+        turn(par, dims, w, turned);
         for top in 0..dims.stride[0].min(dims.hw[0]) {
             for left in 0..dims.stride[1].min(dims.hw[1]) {
                 class(kernels, par, dims, out, g, turned, dx, [top, left]);
@@ -75,7 +78,7 @@ pub(super) fn by_winograd<T: Real>(
     let stride = dims.stride[0];
     let dx = SendPtr::new(dx);
     scratch::with::<T, _>(Slot::Weights, w.len(), |turned| {
-        turn(dims, w, turned);
+        turn(par, dims, w, turned);
         for first in (0..stride * stride).map(|i| [i / stride, i % stride]) {
             if first[0] >= dims.hw[0] || first[1] >= dims.hw[1] {
                 continue;
@@ -101,16 +104,17 @@ pub(super) fn by_winograd<T: Real>(
 }
 
 /// `[tap, ci, group, co]` to `[group, tap, co, ci]`, the taps backwards: in that order they also follow each other in the source.
-fn turn<T: Real>(dims: &ConvDims, w: &[T], turned: &mut [T]) {
+fn turn<T: Real>(par: Par, dims: &ConvDims, w: &[T], turned: &mut [T]) {
     let (ci, co) = (dims.group_ci(), dims.group_co());
-    let per_group = dims.taps() * ci * co;
-    for group in 0..dims.groups {
-        for tap in 0..dims.taps() {
-            let from = &w[tap * ci * dims.co + group * co..];
-            let to = group * per_group + (dims.taps() - 1 - tap) * ci * co;
-            transpose_strided(from, dims.co, ci, co, &mut turned[to..to + ci * co], ci);
+    let cell = ci * co;
+    let together = TURN_GRAIN.div_ceil(cell);
+    for_each_chunk(par, turned, together * cell, |start, cells| {
+        for (i, to) in cells.chunks_exact_mut(cell).enumerate() {
+            let (group, tap) = ((start / cell + i) / dims.taps(), (start / cell + i) % dims.taps());
+            let from = (dims.taps() - 1 - tap) * ci * dims.co + group * co;
+            transpose_strided(&w[from..], dims.co, ci, co, to, ci);
         }
-    }
+    });
 }
 
 /// The input pixels `(top + i s, left + j s)`, from the turned weights.

@@ -16,8 +16,12 @@ use crate::transpose::transpose_strided;
 /// Pixels of a block: with 64 channels on both sides, a quarter of a megabyte in f32.
 const BLOCK: usize = 512;
 
-/// Pieces that the rows are cut into for threads, at most.
-const PIECES: usize = 8;
+/// Pieces that the rows are cut into for each thread, so that one which is held up delays the others little.
+const PIECES: usize = 2;
+/// Rows that are too few to be cut: the images are, instead.
+const FEW_ROWS: usize = 4 * ROWS;
+/// Parts that the images are then cut into; sums are added part by part, whatever the threads.
+const PARTS: usize = 8;
 
 /// dw, the adjoint of [`super::conv`] in w: `<conv(x, w), g> = <w, dw>`.
 ///
@@ -135,15 +139,48 @@ struct Block<'a, T> {
 }
 
 impl<T: Real> Product<'_, T> {
+    /// Rows of the product: all (tap, channel of x) pairs of a group.
+    fn rows(&self) -> usize {
+        self.kernel[0] * self.kernel[1] * self.x.c / self.groups
+    }
+
     /// # Safety
     /// `dw` addresses all the weights, and nobody else uses them meanwhile.
     unsafe fn run(&self, par: Par, dw: SendPtr<T>) {
-        let ci = self.x.c / self.groups;
-        let rows = self.kernel[0] * self.kernel[1] * ci;
+        let rows = self.rows();
+        let parts = if rows <= FEW_ROWS { self.n.min(PARTS) } else { 1 };
+        if parts == 1 {
+            // SAFETY: passed on.
+            return unsafe { self.by_rows(par, dw) };
+        }
+        let len = rows * self.g.c;
+        scratch::with::<T, _>(Slot::Spare, (parts - 1) * len, |spare| {
+            let others = SendPtr::new(spare);
+            for_each_range(par, parts, 1, |first, last| {
+                for part in first..last {
+                    let [n0, n1] = [part, part + 1].map(|part| part * self.n / parts);
+                    let job = Product { n: n1 - n0, x: self.x.slice(n0, n1), g: self.g.slice(n0, n1), ..*self };
+                    let to = if part == 0 { dw } else { others.add((part - 1) * len) };
+                    // SAFETY: each part has sums of its own.
+                    unsafe { job.by_rows(Par::Seq, to) }
+                }
+            });
+            // SAFETY: all the weights, by the caller's word, set by the first part.
+            let dw = unsafe { std::slice::from_raw_parts_mut(dw.get(), len) };
+            for part in spare.chunks_exact(len) {
+                dw.iter_mut().zip(part).for_each(|(sum, &x)| *sum += x);
+            }
+        });
+    }
+
+    /// # Safety
+    /// See [`Product::run`].
+    unsafe fn by_rows(&self, par: Par, dw: SendPtr<T>) {
+        let rows = self.rows();
         let grain = match par {
             Par::Seq => rows,
             // Every piece copies the pixels for itself, at the price of some ten rows of arithmetic.
-            Par::Rayon => rows.div_ceil(PIECES).max(2 * ROWS).next_multiple_of(ROWS),
+            Par::Rayon => rows.div_ceil(PIECES * rayon::current_num_threads()).max(2 * ROWS).next_multiple_of(ROWS),
         };
         let by_position = self.is_by_position();
         for_each_range(par, rows, grain, |first, last| {

@@ -26,7 +26,13 @@ impl Rect {
     }
 }
 
-impl<T: Real> Images<'_, T> {
+impl<'a, T: Real> Images<'a, T> {
+    /// Images `first..last`.
+    pub(super) fn slice(self, first: usize, last: usize) -> Images<'a, T> {
+        let len = self.image_len();
+        Images { data: &self.data[first * len..last * len], ..self }
+    }
+
     /// Elements of an image.
     pub(super) fn image_len(&self) -> usize {
         self.hw[0] * self.hw[1] * self.c

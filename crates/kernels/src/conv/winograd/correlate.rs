@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use super::lines::{Input, Line, Output, Weights};
 use super::transform::{Emit, Gather, Grid, Planes};
-use super::{Phase, Points, gap, tile_block};
+use super::{Phase, Points, WEIGHTS_GRAIN, gap, tile_block};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
@@ -18,8 +18,6 @@ use crate::scratch::{self, Slot};
 /// Elements of a block of transformed tiles and their products: with f32 a quarter of the second-level cache, because the transformed weights
 /// pass through it too.
 const BLOCK: usize = 1 << 16;
-/// Weights of a tap that a task transforms at least.
-const WEIGHTS_GRAIN: usize = 1 << 13;
 /// Blocks that a call is cut into for threads, if it is large enough.
 const BLOCKS: usize = 16;
 

@@ -43,6 +43,9 @@ fn tile_block(size: usize, elements: usize) -> usize {
     (size / elements / ROWS * ROWS).max(2 * ROWS)
 }
 
+/// Weights of a tap that a task transforms, or gathers the gradient of: with 6 x 6 values for each, a third of a megabyte is read and written.
+const WEIGHTS_GRAIN: usize = 1 << 11;
+
 /// Elements between planes that would otherwise lie at a distance of a power of two and meet in the same lines of the cache: one line.
 const fn gap<T>() -> usize {
     64 / size_of::<T>()

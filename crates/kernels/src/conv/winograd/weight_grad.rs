@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 
 use super::lines::{Collect, Input, Line, Spread};
 use super::transform::{Gather, Grid, Planes};
-use super::{Phase, Points, gap, tile_block};
+use super::{Phase, Points, WEIGHTS_GRAIN, gap, tile_block};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
@@ -130,29 +130,34 @@ impl<T: Real> WeightGrad<'_, T> {
                     });
                 }
             });
-            self.collect::<K, N>(sums, plane, dw);
+            self.collect::<K, N>(par, sums, plane, dw);
         });
     }
 
     /// The gradient of the weights from that of the transformed weights.
-    fn collect<const K: usize, const N: usize>(&self, sums: &[T], plane: usize, dw: &mut [T]) {
+    fn collect<const K: usize, const N: usize>(&self, par: Par, sums: &[T], plane: usize, dw: &mut [T]) {
         let len = self.x.c * self.g.c;
         let side = K * self.stride;
         assert!(dw.len() == side * side * len && sums.len() == N * N * plane && self.phases.len() * len <= plane);
-        for (i, phase) in self.phases.iter().enumerate() {
-            let [top, left] = phase.tap;
-            assert!(top < self.stride && left < self.stride);
-            let job = Planes::<T, Collect, N, K> {
-                line: PhantomData,
-                from: sums[i * len..].as_ptr(),
-                from_step: [N * plane, plane],
-                to: dw[(top * side + left) * len..].as_mut_ptr(),
-                to_step: [self.stride * side * len, self.stride * len],
-                len,
-            };
-            // SAFETY: a phase's part of each plane and K^2 taps, whose sizes were checked.
-            unsafe { job.run(self.kernels.isa) }
-        }
+        assert!(self.phases.iter().all(|phase| phase.tap.iter().all(|&tap| tap < self.stride)));
+        let to = SendPtr::new(dw);
+        let pieces = len.div_ceil(WEIGHTS_GRAIN);
+        for_each_range(par, self.phases.len() * pieces, 1, |low, high| {
+            for piece in low..high {
+                let (phase, first) = (piece / pieces, piece % pieces * WEIGHTS_GRAIN);
+                let [top, left] = self.phases[phase].tap;
+                let job = Planes::<T, Collect, N, K> {
+                    line: PhantomData,
+                    from: sums[phase * len + first..].as_ptr(),
+                    from_step: [N * plane, plane],
+                    to: to.get().wrapping_add((top * side + left) * len + first),
+                    to_step: [self.stride * side * len, self.stride * len],
+                    len: WEIGHTS_GRAIN.min(len - first),
+                };
+                // SAFETY: elements of N^2 planes and of K^2 taps, whose sizes were checked; pieces are disjoint.
+                unsafe { job.run(self.kernels.isa) }
+            }
+        });
     }
 
     /// `sum[c, o] (+)= sum over tiles of v[t, c] q[t, o]` for a range of c.
