@@ -10,7 +10,7 @@
 
 use smallvec::SmallVec;
 
-use crate::aval::Shape;
+use crate::aval::{MAX_RANK, Shape};
 use crate::ops::stack;
 use crate::prim::Prim;
 use crate::tape::{Node, Source, Tape, Var};
@@ -39,7 +39,8 @@ impl<'t> Mapped<'t> {
         self.item.front(&self.shape, self.entries)
     }
 
-    /// The sum of the entries' values, in their order.
+    /// The sum of the entries' values, which are floating-point numbers, in an order that their shape fixes.
+    #[track_caller]
     pub fn sum(&self) -> Var<'t> {
         match self.item.mapped {
             true => self.item.var.sum_axes(&[self.shape.len().saturating_sub(1)], false),
@@ -52,8 +53,9 @@ impl<'t> Mapped<'t> {
 /// its own, and may take gradients; what it closes over from another tape cannot be used in it. Gradients flow through the results to the
 /// arguments, to any order.
 ///
-/// Entries do not see each other. Convolutions whose weights differ from entry to entry, random numbers and [`Prim::Custom`] are recorded
-/// once for each.
+/// Entries do not see each other; with a key that is shared they get the same random numbers. Some equations are recorded once for each entry:
+/// convolutions with weights of each entry's own, gradients of convolution weights that are taken inside, random numbers and
+/// [`Prim::Custom`].
 ///
 /// ```
 /// use metaforge_autodiff::{Arg, Tape, Tensor, grad, vmap};
@@ -61,26 +63,33 @@ impl<'t> Mapped<'t> {
 /// let tape = Tape::eager();
 /// let w = tape.var(&Tensor::new([1], vec![3.0]));
 /// let x = tape.var(&Tensor::new([4, 1], vec![0.0, 1.0, 2.0, 3.0]));
-/// let g = vmap(&tape, &[Arg::Shared(w), Arg::Each(x)], |_, v| grad((v[0] * v[1]).square().sum(), &v[..1]));
+/// let g = vmap(&[Arg::Shared(w), Arg::Each(x)], |_, v| grad((v[0] * v[1]).square().sum(), &v[..1]));
 /// assert_eq!(g[0].stacked().value().f32s(), &[0.0, 6.0, 24.0, 54.0]);
 /// assert_eq!(g[0].sum().value().f32s(), &[84.0]);
 /// ```
 ///
 /// # Panics
-/// If no argument is mapped, their entries differ in number or are none, an argument is of another tape, or `f` panics.
+/// If no argument is mapped, a mapped one is a scalar, their entries differ in number or are none, arguments are of several tapes, a result
+/// is of another tape than `f` was given, a value in `f` that differs from entry to entry has as many axes as a tensor may, or `f` panics.
 #[track_caller]
-pub fn vmap<'t, F>(tape: &'t Tape, args: &[Arg<'t>], f: F) -> Vec<Mapped<'t>>
+pub fn vmap<'t, F>(args: &[Arg<'t>], f: F) -> Vec<Mapped<'t>>
 where
     F: for<'i> FnOnce(&'i Tape, &[Var<'i>]) -> Vec<Var<'i>>,
 {
-    let of = |arg: &Arg<'t>| match *arg {
-        Arg::Each(var) => Some(*var.shape().first().expect("a mapped argument has an axis of entries")),
-        Arg::Shared(_) => None,
-    };
-    let counts: Vec<usize> = args.iter().filter_map(of).collect();
-    let entries = *counts.first().expect("an argument is mapped");
+    let mut counts: Vec<usize> = Vec::new();
+    let mut tape = None;
+    for arg in args {
+        let (Arg::Shared(var) | Arg::Each(var)) = *arg;
+        let tape = *tape.get_or_insert(var.tape());
+        assert!(std::ptr::eq(tape, var.tape()), "vmap: arguments of several tapes");
+        if let Arg::Each(_) = arg {
+            assert!(!var.shape().is_empty(), "vmap: a mapped argument {} has no axis of entries", var.aval());
+            counts.push(var.shape()[0]);
+        }
+    }
+    let (Some(tape), Some(&entries)) = (tape, counts.first()) else { panic!("vmap: no argument is mapped") };
     let fits = entries > 0 && counts.iter().all(|&count| count == entries);
-    assert!(fits, "mapped arguments of {counts:?} entries");
+    assert!(fits, "vmap: mapped arguments of {counts:?} entries");
 
     let inner = Tape::tracing();
     let results: Vec<_> = {
@@ -97,7 +106,9 @@ where
                 inner.input(i, aval)
             })
             .collect();
-        f(&inner, &inputs).iter().map(|y| y.id as usize).collect()
+        let ys = f(&inner, &inputs);
+        assert!(ys.iter().all(|y| std::ptr::eq(y.tape, &inner)), "vmap: a result of another tape");
+        ys.iter().map(|y| y.id as usize).collect()
     };
     let regions = inner.checkpoints.take();
     let nodes = inner.into_nodes();
@@ -142,6 +153,8 @@ fn record<'t>(
                         shape: nodes[x as usize].aval.shape,
                     })
                     .collect();
+                let fits = node.aval.shape.len() < MAX_RANK || ins.iter().all(|x| !x.item.mapped);
+                assert!(fits, "vmap: {prim} gives {}, which leaves no axis for the entries", node.aval);
                 equation(prim, &ins, &node.aval.shape, entries)
             }
         }));
@@ -224,11 +237,18 @@ impl<'t> Operand<'t> {
     }
 
     /// The value of one entry.
-    fn entry(&self, i: usize, entries: usize) -> Var<'t> {
+    fn entry(&self, i: usize) -> Var<'t> {
         match self.item.mapped {
-            true => self.item.front(&self.shape, entries).slice(0, i, 1).reshape(self.shape),
+            true => self.item.var.slice(self.shape.len().saturating_sub(1), i, 1).reshape(self.shape),
             false => self.item.var,
         }
+    }
+
+    /// The last axes of all entries side by side, as one: for what treats each column by itself.
+    fn side_by_side(&self, entries: usize) -> Var<'t> {
+        let all = self.aligned(self.shape.len()).broadcast_to(laid(&self.shape, entries));
+        let (outer, last) = self.shape.split_at(self.shape.len() - 1);
+        all.reshape([outer, &[entries * last[0]]].concat())
     }
 }
 
@@ -250,10 +270,10 @@ fn equation<'t>(prim: &Prim, ins: &[Operand<'t>], out: &Shape, entries: usize) -
     };
     let one_by_one = || {
         let of = |i: usize| -> Var<'t> {
-            let ins: SmallVec<[Var<'t>; 3]> = ins.iter().map(|x| x.entry(i, entries)).collect();
+            let ins: SmallVec<[Var<'t>; 3]> = ins.iter().map(|x| x.entry(i)).collect();
             Var::record(prim.clone(), &ins)
         };
-        Item::from_front(stack(&(0..entries).map(of).collect::<Vec<_>>(), 0), out)
+        stack(&(0..entries).map(of).collect::<Vec<_>>(), out.len().saturating_sub(1))
     };
     let var = match prim {
         Prim::Unary(_) | Prim::Cast(_) | Prim::StopGradient | Prim::LogSoftmax => Var::record(prim.clone(), &vars),
@@ -331,19 +351,20 @@ fn equation<'t>(prim: &Prim, ins: &[Operand<'t>], out: &Shape, entries: usize) -
             let y = Var::record(prim.clone(), &[ins[0].merged(entries), vars[1]]);
             return Item::from_front(y.reshape([&[entries], &out[..]].concat()), out);
         }
-        Prim::Gather
-        | Prim::ScatterAdd { .. }
-        | Prim::MaxPoolIndices(_)
-        | Prim::SumPool(_)
+        Prim::SumPool(_)
         | Prim::SumUnpool { .. }
         | Prim::Normalize { .. }
         | Prim::Rstd { .. }
-        | Prim::NormalizeGrad => return merge(),
+        | Prim::NormalizeGrad => {
+            let columns: SmallVec<[Var<'t>; 3]> = ins.iter().map(|x| x.side_by_side(entries)).collect();
+            Var::record(prim.clone(), &columns).reshape(laid(out, entries))
+        }
+        Prim::Gather | Prim::ScatterAdd { .. } | Prim::MaxPoolIndices(_) => return merge(),
         Prim::Conv(_)
         | Prim::ConvInputGrad { .. }
         | Prim::ConvWeightGrad { .. }
         | Prim::Uniform(_)
-        | Prim::Custom(_) => return one_by_one(),
+        | Prim::Custom(_) => one_by_one(),
     };
     Item::mapped(var)
 }

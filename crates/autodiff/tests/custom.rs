@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use metaforge_autodiff::{
-    Aval, Custom, CustomPrim, Key, Prim, Program, Slice, SliceMut, Tape, Tensor, Var, View, check_grads, grad,
+    Arg, Aval, Custom, CustomPrim, Key, Prim, Program, Slice, SliceMut, Tape, Tensor, Var, View, check_grads, grad,
+    vmap,
 };
 
 /// x^2 sin(x), with its gradient in ordinary operations.
@@ -45,6 +46,19 @@ fn wave(x: Var<'_>) -> Var<'_> {
 fn gradcheck_of_a_custom_primitive() {
     let x = Tensor::from_f64([4], vec![0.3, -1.2, 0.9, 2.0]);
     check_grads(|x| vec![wave(x[0])], &[x], 3, 1e-7, Key::new(1)).unwrap();
+}
+
+#[test]
+fn a_custom_primitive_is_mapped_over() {
+    let tape = Tape::eager();
+    let x = Tensor::from_f64([3, 2], vec![0.3, -1.2, 0.9, 2.0, 1.4, -0.1]);
+    let all = tape.var(&x);
+    let each = vmap(&[Arg::Each(all)], |_, v| vec![wave(v[0]), grad(wave(v[0]).sum(), v)[0]]);
+    let alone = tape.var(&x);
+    let slope = grad(wave(alone).sum(), &[alone])[0];
+    assert_eq!(each[0].stacked().value(), wave(alone).value());
+    assert_eq!(each[1].stacked().value(), slope.value());
+    assert_eq!(grad(each[0].sum().sum(), &[all])[0].value(), slope.value());
 }
 
 #[test]

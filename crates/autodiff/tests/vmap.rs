@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 const ENTRIES: usize = 3;
 
-/// The operands of each entry: like the case's own, in another order of the numbers, or the same for all.
-fn operands(case: &Case, is_shared: &[bool], key: Key) -> Vec<Vec<Tensor>> {
+/// The operands of each of so many entries: like the case's own, in another order of the numbers, or the same for all.
+fn operands(case: &Case, entries: usize, is_shared: &[bool], key: Key) -> Vec<Vec<Tensor>> {
     let of = |i: usize, x: &Tensor, entry: usize| {
         if is_shared[i] {
             return x.clone();
@@ -19,10 +19,12 @@ fn operands(case: &Case, is_shared: &[bool], key: Key) -> Vec<Vec<Tensor>> {
         // Rolled, so that indices stay below their bound and positive numbers positive.
         let flat = tape.constant(x).reshape([x.len()]);
         let at = if x.is_empty() { 0 } else { by % x.len() };
-        concat(&[flat.slice(0, at, x.len() - at), flat.slice(0, 0, at)], 0).reshape(x.shape()).value()
+        let rolled = concat(&[flat.slice(0, at, x.len() - at), flat.slice(0, 0, at)], 0).reshape(x.shape());
+        // A little more for each, so that single numbers differ too.
+        if x.dtype().is_float() { (rolled * (1.0 + 0.01 * entry as f64)).value() } else { rolled.value() }
     };
     let entry = |entry: usize| case.ins.iter().enumerate().map(|(i, x)| of(i, x, entry)).collect();
-    (0..ENTRIES).map(entry).collect()
+    (0..entries).map(entry).collect()
 }
 
 fn args<'t>(tape: &'t Tape, entries: &[Vec<Tensor>], is_shared: &[bool]) -> Vec<Arg<'t>> {
@@ -68,7 +70,7 @@ proptest! {
             let count = case.ins.len();
             for choice in 0..(1usize << count) - 1 {
                 let is_shared: Vec<bool> = (0..count).map(|i| choice >> i & 1 == 1).collect();
-                let entries = operands(case, &is_shared, key);
+                let entries = operands(case, 1 + (seed as usize + at) % ENTRIES, &is_shared, key);
                 let what = format!("{} {:?} shared {is_shared:?}", case.prim, case.ins.iter().map(Tensor::shape).collect::<Vec<_>>());
                 let alone: Vec<Vec<Tensor>> = entries.iter().map(|ins| {
                     let tape = Tape::eager();
@@ -76,14 +78,39 @@ proptest! {
                     with_gradient(case, &xs).iter().map(|y| y.value()).collect()
                 }).collect();
                 let tape = Tape::eager();
-                let results = vmap(&tape, &args(&tape, &entries, &is_shared), |_, xs| with_gradient(case, xs));
+                let results = vmap(&args(&tape, &entries, &is_shared), |_, xs| with_gradient(case, xs));
                 prop_assert_eq!(results.len(), alone[0].len());
                 for (n, y) in results.iter().enumerate() {
                     let want: Vec<Tensor> = alone.iter().map(|ys| ys[n].clone()).collect();
                     near(&y.stacked().value(), &want, &what);
                 }
+                through(case, &entries, &is_shared, &what);
             }
         }
+    }
+}
+
+/// The gradient from outside of a function of all values, in each operand: for a shared one it is the sum over the entries.
+fn through(case: &Case, entries: &[Vec<Tensor>], is_shared: &[bool], what: &str) {
+    let tape = Tape::eager();
+    let args = args(&tape, entries, is_shared);
+    let y = vmap(&args, |_, xs| vec![Var::record(case.prim.clone(), xs)])[0].stacked();
+    let outer: Vec<Var<'_>> = args.iter().map(|&(Arg::Shared(x) | Arg::Each(x))| x).collect();
+    let floats: Vec<usize> = (0..outer.len()).filter(|&i| outer[i].dtype().is_float()).collect();
+    if !y.dtype().is_float() || floats.is_empty() {
+        return;
+    }
+    let got = grad(y.sin().sum(), &floats.iter().map(|&i| outer[i]).collect::<Vec<_>>());
+    let tape = Tape::eager();
+    let alone: Vec<Vec<Var<'_>>> = entries
+        .iter()
+        .map(|ins| with_gradient(case, &ins.iter().map(|x| tape.constant(x)).collect::<Vec<_>>())[1..].to_vec())
+        .collect();
+    for (n, (got, &i)) in got.iter().zip(&floats).enumerate() {
+        let of_entries: Vec<Var<'_>> = alone.iter().map(|ys| ys[n]).collect();
+        let want = stack(&of_entries, 0);
+        let want = if is_shared[i] { want.sum_axes(&[0], false) } else { want }.value();
+        near(&got.value().reshape([&[1], want.shape()].concat()), &[want], &format!("from outside, {what}"));
     }
 }
 
@@ -122,23 +149,25 @@ fn second_order_gradients_flow_inside_and_through() {
         v.iter().enumerate().map(|(i, &x)| if i < 3 { Arg::Shared(x) } else { Arg::Each(x) }).collect()
     }
     // Gradients taken for each entry, inside.
-    let inside = Program::trace(&avals, |tape, v| {
-        let results = vmap(tape, &bound(v), |_, v| {
+    let inside = Program::trace(&avals, |_, v| {
+        let results = vmap(&bound(v), |_, v| {
             let loss = play(&v[..3], v[3], v[4]);
             [vec![loss], grad(loss, &v[..3])].concat()
         });
         results.iter().map(Mapped::sum).collect()
     });
     // One gradient of the sum, from outside.
-    let through = Program::trace(&avals, |tape, v| {
-        let total = vmap(tape, &bound(v), |_, v| vec![play(&v[..3], v[3], v[4])])[0].sum();
+    let through = Program::trace(&avals, |_, v| {
+        let total = vmap(&bound(v), |_, v| vec![play(&v[..3], v[3], v[4])])[0].sum();
         [vec![total], grad(total, &v[..3])].concat()
     });
     // The same with steps that are computed again in the sweep.
-    let again = Program::trace(&avals, |tape, v| {
-        let total = vmap(tape, &bound(v), |inner, v| vec![inner.checkpoint(|| play(&v[..3], v[3], v[4]))])[0].sum();
+    let again = Program::trace(&avals, |_, v| {
+        let total = vmap(&bound(v), |inner, v| vec![inner.checkpoint(|| play(&v[..3], v[3], v[4]))])[0].sum();
         [vec![total], grad(total, &v[..3])].concat()
     });
+    // Otherwise nothing is computed again.
+    assert!(again.flops() > through.flops(), "{} operations, {} without", again.flops(), through.flops());
     let inputs: Vec<&Tensor> = inputs.iter().collect();
     let want = single.call(&inputs);
     for (program, what) in [(&inside, "inside"), (&through, "through"), (&again, "again")] {
@@ -154,7 +183,7 @@ fn second_order_gradients_flow_inside_and_through() {
 fn a_result_that_is_shared_is_there_for_every_entry() {
     let tape = Tape::eager();
     let (w, x) = (tape.var(&Tensor::new([2], vec![1.0, 2.0])), tape.var(&Tensor::new([3], vec![0.0, 1.0, 2.0])));
-    let y = vmap(&tape, &[Arg::Shared(w), Arg::Each(x)], |_, v| vec![v[0] * 2.0, v[0] * v[1]]);
+    let y = vmap(&[Arg::Shared(w), Arg::Each(x)], |_, v| vec![v[0] * 2.0, v[0] * v[1]]);
     assert_eq!(y[0].stacked().value().f32s(), &[2.0, 4.0, 2.0, 4.0, 2.0, 4.0]);
     assert_eq!(y[0].sum().value().f32s(), &[6.0, 12.0]);
     assert_eq!(y[1].stacked().value().f32s(), &[0.0, 0.0, 1.0, 2.0, 2.0, 4.0]);
@@ -167,19 +196,19 @@ fn maps_nest() {
     let tape = Tape::eager();
     let x = tape.var(&Tensor::new([2, 1, 2], vec![1.0, 2.0, 3.0, 4.0]));
     let y = tape.var(&Tensor::new([3, 2, 1], vec![1.0, 1.0, 0.0, 1.0, 1.0, 0.0]));
-    let table = vmap(&tape, &[Arg::Each(x), Arg::Shared(y)], |inner, v| {
-        vec![vmap(inner, &[Arg::Shared(v[0]), Arg::Each(v[1])], |_, v| vec![v[0].matmul(v[1])])[0].stacked()]
+    let table = vmap(&[Arg::Each(x), Arg::Shared(y)], |_, v| {
+        vec![vmap(&[Arg::Shared(v[0]), Arg::Each(v[1])], |_, v| vec![v[0].matmul(v[1])])[0].stacked()]
     });
     assert_eq!(table[0].stacked().value().shape(), &[2, 3, 1, 1]);
     assert_eq!(table[0].stacked().value().f32s(), &[3.0, 2.0, 1.0, 7.0, 4.0, 3.0]);
 }
 
 #[test]
-#[should_panic(expected = "mapped arguments of [2, 3] entries")]
+#[should_panic(expected = "vmap: mapped arguments of [2, 3] entries")]
 fn entries_differ() {
     let tape = Tape::eager();
     let [a, b] = [2, 3].map(|n| tape.zeros([n], DType::F32));
-    vmap(&tape, &[Arg::Each(a), Arg::Each(b)], |_, v| vec![v[0] + v[1]]);
+    vmap(&[Arg::Each(a), Arg::Each(b)], |_, v| vec![v[0] + v[1]]);
 }
 
 #[test]
@@ -188,7 +217,69 @@ fn random_numbers_are_of_each_entry() {
     let keys = [Key::new(1).tensor(), Key::new(2).tensor()];
     let both = stack(&[tape.constant(&keys[0]), tape.constant(&keys[1])], 0);
     let aval = Aval::new([4], DType::F64);
-    let y = vmap(&tape, &[Arg::Each(both)], |_, v| vec![Var::record(Prim::Uniform(aval), v)]);
+    let y = vmap(&[Arg::Each(both)], |_, v| vec![Var::record(Prim::Uniform(aval), v)]);
     let alone = keys.map(|key| Var::record(Prim::Uniform(aval), &[tape.constant(&key)]).value());
     near(&y[0].stacked().value(), &alone, "uniform");
+}
+
+#[test]
+#[should_panic(expected = "vmap: no argument is mapped")]
+fn nothing_is_mapped() {
+    let tape = Tape::eager();
+    vmap(&[Arg::Shared(tape.zeros([2], DType::F32))], |_, v| v.to_vec());
+}
+
+#[test]
+#[should_panic(expected = "vmap: a mapped argument f32[] has no axis of entries")]
+fn a_scalar_is_mapped() {
+    let tape = Tape::eager();
+    vmap(&[Arg::Each(tape.zeros([], DType::F32))], |_, v| v.to_vec());
+}
+
+#[test]
+#[should_panic(expected = "vmap: arguments of several tapes")]
+fn arguments_of_two_tapes() {
+    let tapes = [Tape::eager(), Tape::eager()];
+    let [a, b] = [0, 1].map(|i| tapes[i].zeros([2], DType::F32));
+    vmap(&[Arg::Each(a), Arg::Each(b)], |_, v| v.to_vec());
+}
+
+#[test]
+#[should_panic(
+    expected = "vmap: Reshape([3, 1, 1, 1, 1, 1, 1, 1]) gives f32[3, 1, 1, 1, 1, 1, 1, 1], which leaves no axis for the entries"
+)]
+fn no_axis_is_left() {
+    let tape = Tape::eager();
+    vmap(&[Arg::Each(tape.zeros([2, 3], DType::F32))], |_, v| vec![v[0].reshape([3, 1, 1, 1, 1, 1, 1, 1])]);
+}
+
+#[test]
+fn scalars_of_each_entry() {
+    let tape = Tape::eager();
+    let x = tape.var(&Tensor::new([3], vec![1.0, -2.0, 3.0]));
+    let w = tape.var(&Tensor::new([2], vec![10.0, 20.0]));
+    let y = vmap(&[Arg::Each(x), Arg::Shared(w)], |inner, v| {
+        let kept = inner.checkpoint(|| v[0].square());
+        let chosen = v[0].step().select(kept, v[1].sum());
+        vec![chosen, v[0].reshape([1, 1]).permute(&[1, 0]) * v[1], grad(kept, &v[..1])[0]]
+    });
+    assert_eq!(y[0].stacked().value().f32s(), [1.0, 30.0, 9.0]);
+    assert_eq!(y[1].stacked().value().shape(), [3, 1, 2]);
+    assert_eq!(y[1].stacked().value().f32s(), [10.0, 20.0, -20.0, -40.0, 30.0, 60.0]);
+    assert_eq!(y[2].stacked().value().f32s(), [2.0, -4.0, 6.0]);
+}
+
+#[test]
+fn normalisation_of_all_entries_is_one_pass_without_moves() {
+    let inputs = [Aval::new([ENTRIES, 1, 50, 4], DType::F32)];
+    let program = Program::trace(&inputs, |_, v| {
+        let each = vmap(&[Arg::Each(v[0])], |_, v| {
+            // From rows to images and back, as between layers.
+            let x = v[0].permute(&[0, 2, 1]).permute(&[0, 2, 1]);
+            vec![x.normalize(1, 1, 1e-5).square()]
+        });
+        vec![each[0].sum()]
+    });
+    let text = program.to_string();
+    assert_eq!(text.matches("Permute").count(), 1, "{text}");
 }

@@ -8,14 +8,16 @@ use metaforge_nn::Params;
 
 use crate::{EpisodeLearner, Task, TaskShape, TaskVars};
 
-/// Arithmetic operations of an instruction below which tasks are grouped, on average: an instruction's own cost is about 100 ns, in
-/// which a core does some 25,000.
+/// Arithmetic operations of an instruction, those of products and convolutions, below which tasks are grouped, on average. A core does them in the
+/// time, some 200 ns, that an instruction takes beside its arithmetic.
 const SMALL: u64 = 1 << 16;
-/// Tasks of a group, at most: their values are to stay in the second-level cache.
+/// Tasks of a group, at most.
 const LARGEST: usize = 8;
+/// Bytes of a group's workspace, at most: values are to stay in the second-level cache.
+const CACHE: usize = 1 << 20;
 
 /// How the tasks of a meta-batch are grouped. It depends on the tasks alone, never on the number of threads, which would show in the last
-/// bits of their sum.
+/// bits of their sum; no more threads have work than there are groups.
 pub(crate) struct Groups {
     ranges: Vec<Range<usize>>,
     /// A program for a task alone, and one for each size of a group.
@@ -43,13 +45,14 @@ impl Groups {
         let single = of(1);
         let (alone, flops) = (single.program().len(), single.program().flops());
         let mut pools = vec![(1, single)];
-        // An even number of groups of nearly one size, for two threads and more.
+        // A power of two of groups of nearly one size, two at least, for the threads.
         let count = meta_batch.div_ceil(LARGEST).next_power_of_two().max(2);
         if count < meta_batch && flops < SMALL * alone as u64 {
             let ranges = split(meta_batch, count);
             let several = of(ranges[0].len());
             // What cannot be mapped over is recorded for each task, and nothing is saved.
-            if several.program().len() <= 2 * alone {
+            let program = several.program();
+            if program.len() <= 2 * alone && program.workspace_bytes() <= CACHE {
                 pools.push((ranges[0].len(), several));
                 let last = ranges[count - 1].len();
                 if pools.iter().all(|(size, _)| *size != last) {
@@ -89,14 +92,14 @@ fn program(learner: &dyn EpisodeLearner, params: &Params, state: &Params, shape:
     };
     let inputs: Vec<_> =
         params.avals().into_iter().chain(state.avals()).chain(shape.inputs().into_iter().map(several)).collect();
-    Program::trace(&inputs, |tape, x| {
+    Program::trace(&inputs, |_, x| {
         if tasks == 1 {
             return play(learner, x, params.len(), state.len(), shape.ways);
         }
         let (shared, each) = x.split_at(fixed);
         let args: Vec<Arg<'_>> =
             shared.iter().map(|&x| Arg::Shared(x)).chain(each.iter().map(|&x| Arg::Each(x))).collect();
-        let results = vmap(tape, &args, |_, x| play(learner, x, params.len(), state.len(), shape.ways));
+        let results = vmap(&args, |_, x| play(learner, x, params.len(), state.len(), shape.ways));
         let (each, all) = results.split_at(2);
         each.iter().map(Mapped::stacked).chain(all.iter().map(Mapped::sum)).collect()
     })

@@ -1,4 +1,4 @@
-//! Training across tasks: a meta-batch spread over the cores, its gradients added in the order of the tasks, one outer step.
+//! Training across tasks: a meta-batch spread over the cores, its gradients added in a fixed order, one outer step.
 
 use std::sync::Arc;
 use std::time::Duration;

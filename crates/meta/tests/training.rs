@@ -8,7 +8,7 @@ use metaforge_meta::{
     Clip, EpisodeLearner, Error, Evaluator, Maml, MetaTrainer, Objective, ProtoNet, Statistics, StepReport, Task,
     TaskVars, Tasks, TrainConfig, evaluate,
 };
-use metaforge_nn::{Adam, BatchNorm, Flatten, Linear, Model, Optimizer, Params, Relu, Sequential, Sgd, zoo};
+use metaforge_nn::{Adam, BatchNorm, Dropout, Flatten, Linear, Model, Optimizer, Params, Relu, Sequential, Sgd, zoo};
 
 fn glyphs(ways: usize, shots: usize, queries: usize, split: Split) -> Arc<EpisodeSampler> {
     let config = EpisodeConfig { ways, shots, queries, rotations: Rotations::None };
@@ -190,6 +190,21 @@ fn small_tasks_are_played_at_once_and_each_by_itself() {
     let net = Sequential::new().then(Flatten).then(Linear::new(12)).then(BatchNorm::new()).then(Relu);
     let proto = ProtoNet::new(Model::new(net, [5, 16, 16, 1]));
     assert_eq!(check_step(Arc::new(proto), glyphs(5, 1, 2, Split::Train), 6), 3);
+}
+
+#[test]
+fn each_task_of_a_group_has_a_key_of_its_own() {
+    let sines = Arc::new(Sinusoids::new(10, 10, 0, Split::Train));
+    let at_rest = |meta_batch: usize| {
+        let net = Sequential::new().then(Linear::new(20)).then(Relu).then(Dropout::new(0.5)).then(Linear::new(1));
+        let learner = Maml { lr: 0.01, ..Maml::new(Model::new(net, [10, 1]), Objective::MeanSquare) };
+        MetaTrainer::new(Arc::new(learner), sines.clone(), Box::new(Sgd::default()), TrainConfig::new(meta_batch, 0.0))
+    };
+    let (mut alone, mut at_once) = (at_rest(1).unwrap(), at_rest(6).unwrap());
+    assert_eq!((alone.profile().0, at_once.profile().0), (1, 3));
+    let losses: Vec<f64> = (0..6).map(|_| alone.step().unwrap().loss).collect();
+    let (mean, loss) = (losses.iter().sum::<f64>() / 6.0, at_once.step().unwrap().loss);
+    assert!((loss - mean).abs() < 1e-6 * mean, "{loss} {losses:?}");
 }
 
 #[test]

@@ -34,13 +34,14 @@ fn rewrite(nodes: Vec<Node>, outputs: Vec<Id>) -> (Vec<Node>, Vec<Id>) {
         place[id] = match source {
             Source::Input(_) => push(&mut out, Node { source, aval, value: None }),
             Source::Const(value) => constant(&mut out, &mut scalars, value),
-            Source::Eqn { prim, mut ins } => {
+            Source::Eqn { mut prim, mut ins } => {
                 translate(&mut ins, &place);
+                shorten(&out, &mut prim, &aval, &mut ins);
                 absorb_broadcasts(&out, &prim, &aval, &mut ins);
                 if let Prim::Barrier = prim {
                     // What comes after it is to be computed anew, so no two are the same.
                     push(&mut out, Node { source: Source::Eqn { prim, ins }, aval, value: None })
-                } else if let Some(same) = identity(&out, &prim, &aval, &mut ins) {
+                } else if let Some(same) = identity(&out, &prim, &aval, &ins) {
                     same
                 } else if let Some(value) = fold(&out, &prim, &aval, &ins) {
                     constant(&mut out, &mut scalars, value)
@@ -120,13 +121,28 @@ fn absorb_broadcasts(out: &[Node], prim: &Prim, aval: &crate::Aval, ins: &mut Sm
     }
 }
 
-/// The value that the equation merely repeats, if it does. A chain of reshapes is read from its first value.
-fn identity(out: &[Node], prim: &Prim, aval: &crate::Aval, ins: &mut SmallVec<[Id; 3]>) -> Option<Id> {
+/// A chain of permutations or of reshapes is read from its first value. A permutation that leaves the longer axes in their order moves no number
+/// and is a reshape.
+fn shorten(out: &[Node], prim: &mut Prim, aval: &crate::Aval, ins: &mut SmallVec<[Id; 3]>) {
+    if let Prim::Permute(axes) = prim {
+        while let Some((Prim::Permute(before), source)) = eqn(out, ins[0]) {
+            *axes = axes.iter().map(|&axis| before[axis]).collect::<Vec<_>>().into();
+            ins[0] = source[0];
+        }
+        let from = &out[ins[0] as usize].aval.shape;
+        if axes.iter().filter(|&&axis| from[axis] != 1).is_sorted() {
+            *prim = Prim::Reshape(aval.shape);
+        }
+    }
     if let Prim::Reshape(_) = prim {
         while let Some((Prim::Reshape(_), source)) = eqn(out, ins[0]) {
             ins[0] = source[0];
         }
     }
+}
+
+/// The value that the equation merely repeats, if it does.
+fn identity(out: &[Node], prim: &Prim, aval: &crate::Aval, ins: &[Id]) -> Option<Id> {
     let unchanged = |id: Id| (out[id as usize].aval == *aval).then_some(id);
     match prim {
         Prim::StopGradient => Some(ins[0]),
