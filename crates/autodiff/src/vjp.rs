@@ -4,7 +4,7 @@
 use smallvec::{SmallVec, smallvec};
 
 use crate::prim::{Binary, Prim, Unary};
-use crate::tape::Var;
+use crate::tape::{Source, Var};
 
 /// Cotangents of the inputs of one equation.
 pub(crate) type Cotangents<'t> = SmallVec<[Option<Var<'t>>; 3]>;
@@ -110,6 +110,11 @@ pub(crate) fn vjp<'t>(prim: &Prim, xs: &[Var<'t>], y: Var<'t>, g: Var<'t>, need:
         }
         Prim::Normalize { eps } => {
             let rstd = Var::record(Prim::Rstd { eps: *eps }, &[xs[0]]);
+            // The gradient is linear in each column of g, so a column's factor, as of a batch norm, is left to the statistics.
+            let (rstd, g) = match scaled_columns(g) {
+                Some((h, scale)) => (rstd * scale, h),
+                None => (rstd, g),
+            };
             smallvec![Some(Var::record(Prim::NormalizeGrad, &[y, rstd, g]))]
         }
         Prim::Rstd { eps } => {
@@ -121,11 +126,14 @@ pub(crate) fn vjp<'t>(prim: &Prim, xs: &[Var<'t>], y: Var<'t>, g: Var<'t>, need:
         Prim::NormalizeGrad => {
             // y = rstd * (h - mean(h) - xhat * mean(h * xhat)): self-adjoint in h.
             let (xhat, rstd, h) = (xs[0], xs[1], xs[2]);
-            let scale = || rstd.affine(-1.0 / xhat.shape()[1].max(1) as f64, 0.0);
-            let dot = |a: Var<'t>, b: Var<'t>| (a * b).sum_axes(&[1], false);
+            let per_row = -1.0 / xhat.shape()[1].max(1) as f64;
+            let scale = || rstd.affine(per_row, 0.0);
+            let sum = |a: Var<'t>| a.sum_axes(&[1], false);
+            let dot = |a: Var<'t>, b: Var<'t>| sum(a * b);
             smallvec![
                 want(0, &|| g * middle(dot(h, xhat) * scale()) + h * middle(dot(g, xhat) * scale())),
-                want(1, &|| dot(g, y) / rstd),
+                // Not by y / rstd, which may be 0 / 0: a batch norm's scale is part of rstd.
+                want(1, &|| dot(g, h) + (sum(g) * sum(h) + dot(g, xhat) * dot(h, xhat)).affine(per_row, 0.0)),
                 want(2, &|| Var::record(Prim::NormalizeGrad, &[xhat, rstd, g])),
             ]
         }
@@ -174,4 +182,30 @@ fn unary<'t>(op: Unary, x: Var<'t>, y: Var<'t>, g: Var<'t>) -> Option<Var<'t>> {
 fn middle(statistics: Var<'_>) -> Var<'_> {
     let s = statistics.shape();
     statistics.reshape([s[0], 1, s[1]])
+}
+
+/// h and s, `[1, C]`, if `g`, `[outer, R, C]`, was recorded as `h * s` with one factor for each column.
+fn scaled_columns(g: Var<'_>) -> Option<(Var<'_>, Var<'_>)> {
+    let (tape, shape) = (g.tape, g.shape());
+    let c = shape[2];
+    // Reshapes may lie between, from images to rows.
+    let mut id = g.id;
+    let product = loop {
+        let step = tape.with_node(id, |node| match &node.source {
+            Source::Eqn { prim: Prim::Reshape(_), ins } => Some((ins[0], None)),
+            Source::Eqn { prim: Prim::Binary(Binary::Mul), ins } => Some((id, Some([ins[0], ins[1]]))),
+            _ => None,
+        })?;
+        match step {
+            (of, None) => id = of,
+            (_, Some(ins)) => break ins.map(|id| Var { id, tape }),
+        }
+    };
+    let whole = Var { id, tape }.shape();
+    let [a, b] = product;
+    let fits = |h: Var<'_>, s: Var<'_>| {
+        h.shape() == whole && whole.last() == Some(&c) && s.shape().last() == Some(&c) && s.shape().elements() == c
+    };
+    let (h, s) = [(a, b), (b, a)].into_iter().find(|&(h, s)| fits(h, s))?;
+    Some((h.reshape(shape), s.reshape([1, c])))
 }

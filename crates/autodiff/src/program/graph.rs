@@ -66,13 +66,34 @@ pub(super) struct Graph {
     pub(super) outputs: Vec<Use>,
 }
 
+/// What has been computed already, whatever its shape.
+#[derive(Default)]
+struct Known {
+    /// Means, by value, columns and bits of eps; what follows a mean is its `1 / sqrt(var + eps)`.
+    statistics: HashMap<(Val, usize, u64), Val>,
+    /// Products of two values number by number.
+    products: HashMap<(Val, Val), Val>,
+    /// Sums over all rows, by value and columns.
+    sums: HashMap<(Val, usize), Val>,
+}
+
+/// Whether two values have as many numbers of one type.
+fn same_numbers(a: Aval, b: Aval) -> bool {
+    a.dtype == b.dtype && a.shape.elements() == b.shape.elements()
+}
+
+/// Whether all axes but the last are summed away.
+fn is_column_sum(x: Aval, to: &Shape) -> bool {
+    x.shape.last().is_some_and(|&c| to.last() == Some(&c) && to.elements() == c)
+}
+
 impl Graph {
     /// The equations of a trace. Normalisations over all rows are taken apart, so that the parts can be fused with what stands
     /// around them: the statistics, and what is done element by element.
     pub(super) fn new(nodes: Vec<Node>, outputs: Vec<Id>) -> Graph {
         let mut graph = Graph::default();
         let mut uses: Vec<Use> = Vec::with_capacity(nodes.len());
-        let mut statistics = HashMap::new();
+        let mut known = Known::default();
         for node in nodes {
             let aval = node.aval;
             let val = match node.source {
@@ -84,7 +105,7 @@ impl Graph {
                 Source::Eqn { prim: Prim::Reshape(_), ins } => uses[ins[0] as usize].val,
                 Source::Eqn { prim, ins } => {
                     let ins: SmallVec<[Use; 3]> = ins.iter().map(|&i| uses[i as usize]).collect();
-                    graph.lower(prim, ins, aval, &mut statistics)
+                    graph.lower(prim, ins, aval, &mut known)
                 }
             };
             uses.push(Use { val, aval });
@@ -131,7 +152,7 @@ impl Graph {
         prim: Prim,
         ins: SmallVec<[Use; 3]>,
         aval: Aval,
-        statistics: &mut HashMap<(Val, usize, u64), Val>,
+        known: &mut Known,
     ) -> Val {
         let x = ins.first().copied();
         let rows_and_columns = x.and_then(|x| match x.aval.shape[..] {
@@ -142,7 +163,8 @@ impl Graph {
         match (&prim, x, rows_and_columns) {
             (&(Prim::Normalize { eps } | Prim::Rstd { eps }), Some(x), Some((_, c))) => {
                 let columns = Aval { shape: Shape::new(&[1, c]), ..aval };
-                let mean = *statistics
+                let mean = *known
+                    .statistics
                     .entry((x.val, c, eps.to_bits()))
                     .or_insert_with(|| self.emit(Op::Statistics { eps }, smallvec![x], &[columns, columns]));
                 if let Prim::Rstd { .. } = prim {
@@ -154,16 +176,25 @@ impl Graph {
             (Prim::NormalizeGrad, Some(xhat), Some((rows, c))) => {
                 let (rstd, g) = (ins[1], ins[2]);
                 let columns = Aval { shape: Shape::new(&[1, 1, c]), ..aval };
-                let product = self.emit(Op::Prim(Prim::Binary(Binary::Mul)), smallvec![g, xhat], &[aval]);
+                let product = self.lower(Prim::Binary(Binary::Mul), smallvec![g, xhat], aval, known);
                 let product = Use { val: product, aval };
                 let [sum, products] = [g, product].map(|of| {
-                    let val = self.emit(Op::Prim(Prim::SumTo(columns.shape)), smallvec![of], &[columns]);
+                    let val = self.lower(Prim::SumTo(columns.shape), smallvec![of], columns, known);
                     Use { val, aval: columns }
                 });
                 let slope = self.emit(Op::Coefficients { rows }, smallvec![sum, products, rstd], &[columns, columns]);
                 let [slope, shift] = [slope, slope + 1].map(|val| Use { val, aval: columns });
                 self.emit(Op::Step(StepOp::NormalizeGrad), smallvec![xhat, g, rstd, slope, shift], &[aval])
             }
+            // The gradients of a batch norm's scale and shift are sums that the gradient of its image needs too, in another shape.
+            (Prim::Binary(Binary::Mul), Some(a), _) if [a, ins[1]].iter().all(|x| same_numbers(x.aval, aval)) => {
+                let key = (a.val.min(ins[1].val), a.val.max(ins[1].val));
+                *known.products.entry(key).or_insert_with(|| self.emit(Op::Prim(prim), ins, &[aval]))
+            }
+            (Prim::SumTo(to), Some(x), _) if is_column_sum(x.aval, to) => *known
+                .sums
+                .entry((x.val, to.elements()))
+                .or_insert_with(|| self.emit(Op::Prim(prim), ins, &[aval])),
             _ => self.emit(Op::Prim(prim), ins, &[aval]),
         }
     }

@@ -484,10 +484,14 @@ impl<T: Real> Kernel for Tiles<'_, T> {
             loop {
                 let next = [done[0] + patch.rows * patch.len, done[1] + patch.windows];
                 for (i, step) in f.steps.iter().enumerate() {
-                    if goes_on {
-                        self.prefetch(unit + ahead, [done, next], [i, f.steps.len()]);
-                    }
-                    self.step::<S>(step, &at, &patch);
+                    // Half of a step's part with its first row, the other half with its second, or after it.
+                    let prefetch = |half: usize| {
+                        if goes_on && half < 2 {
+                            self.prefetch(unit + ahead, [done, next], [2 * i + half, 2 * f.steps.len()]);
+                        }
+                    };
+                    let rows = self.step::<S>(step, &at, &patch, &prefetch);
+                    (rows..2).for_each(prefetch);
                 }
                 done = next;
                 if !patch.next(f) {

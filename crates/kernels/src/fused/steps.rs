@@ -18,9 +18,9 @@ struct Operands<'a, T> {
 }
 
 impl<T: Real> Tiles<'_, T> {
-    /// Runs a step over a tile.
+    /// Runs a step over a tile row by row, and before each row `beside`; gives the number of rows.
     #[inline(always)]
-    pub(super) fn step<S: Simd>(&self, step: &Step, at: &At, patch: &Patch) {
+    pub(super) fn step<S: Simd>(&self, step: &Step, at: &At, patch: &Patch, beside: &impl Fn(usize)) -> usize {
         let f = self.job.fusion;
         let (kinds, out_kind) = step.kinds();
         let is_pooling = matches!(step.op, StepOp::PoolIndices | StepOp::PoolGather | StepOp::PoolScatter);
@@ -59,7 +59,7 @@ impl<T: Real> Tiles<'_, T> {
         if let Some(bands) = &f.bands {
             // A tile without windows has nothing to compute for them.
             if out_kind != Kind::Pixels && patch.windows == 0 {
-                return;
+                return 0;
             }
             match step.op {
                 StepOp::PoolIndices | StepOp::PoolGather => {
@@ -67,22 +67,26 @@ impl<T: Real> Tiles<'_, T> {
                     for row in 0..patch.rows {
                         x[row] = arg!(0, row, T);
                     }
-                    return match step.op {
+                    beside(0);
+                    match step.op {
                         StepOp::PoolIndices => bands.indices(patch, &x, result!(0, u32)),
                         _ => bands.gather(patch, &x, arg!(1, 0, u32), result!(0, T)),
-                    };
+                    }
+                    return 1;
                 }
                 StepOp::PoolScatter => {
                     for row in 0..patch.rows {
+                        beside(row);
                         bands.scatter(patch, row, arg!(0, 0, T), arg!(1, 0, u32), result!(row, T));
                     }
-                    return;
+                    return patch.rows;
                 }
                 _ => {}
             }
         }
         let rows = if out_kind == Kind::Pixels { patch.rows } else { 1 };
         for row in 0..rows {
+            beside(row);
             let out = result!(row, T);
             let (chunk, is_short) = (out.len(), BLOCK.is_multiple_of(f.period));
             let mut operands = Operands { args: [&[]; MAX_ARGS], repeats: [false; MAX_ARGS], chunk, is_short, out };
@@ -95,6 +99,7 @@ impl<T: Real> Tiles<'_, T> {
             }
             operands.apply::<S>(step.op);
         }
+        rows
     }
 }
 
