@@ -147,13 +147,7 @@ impl Graph {
         first
     }
 
-    fn lower(
-        &mut self,
-        prim: Prim,
-        ins: SmallVec<[Use; 3]>,
-        aval: Aval,
-        known: &mut Known,
-    ) -> Val {
+    fn lower(&mut self, prim: Prim, ins: SmallVec<[Use; 3]>, aval: Aval, known: &mut Known) -> Val {
         let x = ins.first().copied();
         let rows_and_columns = x.and_then(|x| match x.aval.shape[..] {
             // A single row has nothing to gain, and is not summed but copied.
@@ -191,10 +185,9 @@ impl Graph {
                 let key = (a.val.min(ins[1].val), a.val.max(ins[1].val));
                 *known.products.entry(key).or_insert_with(|| self.emit(Op::Prim(prim), ins, &[aval]))
             }
-            (Prim::SumTo(to), Some(x), _) if is_column_sum(x.aval, to) => *known
-                .sums
-                .entry((x.val, to.elements()))
-                .or_insert_with(|| self.emit(Op::Prim(prim), ins, &[aval])),
+            (Prim::SumTo(to), Some(x), _) if is_column_sum(x.aval, to) => {
+                *known.sums.entry((x.val, to.elements())).or_insert_with(|| self.emit(Op::Prim(prim), ins, &[aval]))
+            }
             _ => self.emit(Op::Prim(prim), ins, &[aval]),
         }
     }

@@ -153,6 +153,8 @@ pub struct Fusion {
     inputs: Vec<Kind>,
     outputs: Vec<Kind>,
     params: usize,
+    /// Steps beside which operands are asked for: those over pixels, or all if there are none.
+    long_steps: usize,
     /// For each temporary, whether it is kept for a whole unit, because it is summed; otherwise it lives for a tile.
     temps: Vec<bool>,
 }
@@ -234,7 +236,12 @@ impl Fusion {
         let bands = pooling.map(|p| p.bands());
         let unit = bands.map_or([period, 0], |b| b.unit);
         let params = params.len();
-        let fusion = Fusion { steps, sums, summed, period, elements, bands, unit, inputs, outputs, params, temps };
+        let long_steps = match steps.iter().filter(|step| step.is_over_pixels()).count() {
+            0 => steps.len(),
+            some => some,
+        };
+        let fusion =
+            Fusion { long_steps, steps, sums, summed, period, elements, bands, unit, inputs, outputs, params, temps };
         let is_single = fusion.len(summed) == period;
         assert!(!is_single || fusion.sums.is_empty(), "a single row is copied, with the signs of its zeros");
         fusion
@@ -293,6 +300,13 @@ impl StepOp {
 }
 
 impl Step {
+    /// Whether it touches every pixel: steps over windows are a fourth as long, or less.
+    #[inline(always)]
+    fn is_over_pixels(&self) -> bool {
+        let (args, out) = self.kinds();
+        out == Kind::Pixels || args.contains(&Kind::Pixels) && self.op != StepOp::PoolGather
+    }
+
     /// What its operands are (a column's number may stand for any), and its result.
     #[inline(always)]
     fn kinds(&self) -> (&'static [Kind], Kind) {
@@ -483,15 +497,18 @@ impl<T: Real> Kernel for Tiles<'_, T> {
             let mut done = [0; 2];
             loop {
                 let next = [done[0] + patch.rows * patch.len, done[1] + patch.windows];
-                for (i, step) in f.steps.iter().enumerate() {
+                let mut part = 0;
+                for step in &f.steps {
                     // Half of a step's part with its first row, the other half with its second, or after it.
+                    let beside = goes_on && (step.is_over_pixels() || f.long_steps == f.steps.len());
                     let prefetch = |half: usize| {
-                        if goes_on && half < 2 {
-                            self.prefetch(unit + ahead, [done, next], [2 * i + half, 2 * f.steps.len()]);
+                        if beside && half < 2 {
+                            self.prefetch(unit + ahead, [done, next], [part + half, 2 * f.long_steps]);
                         }
                     };
                     let rows = self.step::<S>(step, &at, &patch, &prefetch);
                     (rows..2).for_each(prefetch);
+                    part += if beside { 2 } else { 0 };
                 }
                 done = next;
                 if !patch.next(f) {
