@@ -2,7 +2,7 @@
 
 use crate::Real;
 use crate::microkernel::{DOT, DotTile, Kernels, ROWS, Segment, Tile, kernels};
-use crate::par::{Par, SendPtr, for_each_range};
+use crate::par::{Par, SendPtr, for_each_chunk, for_each_range};
 use crate::scratch::{self, Slot};
 use crate::transpose::transpose_strided;
 
@@ -41,8 +41,8 @@ impl MatMulDims {
 const PAR_WORK: usize = 1 << 20;
 /// Blocks of rows that a large call is cut into for threads.
 const BLOCKS: usize = 16;
-/// Rows that a block has at least.
-const MIN_BLOCK_ROWS: usize = 8 * ROWS;
+/// Tiles, one below the other, that a block has at least.
+const MIN_BLOCK_TILES: usize = 8;
 /// Rows of the result below which a transposed b is read in place, by dot products, instead of being turned first.
 const FEW_ROWS: usize = 4;
 /// Columns of the result below which the same holds: they would fill half a register at best.
@@ -51,6 +51,8 @@ const FEW_COLS: usize = 8;
 const PANEL_K: usize = 256;
 /// Multiply-adds from which panels of b are packed; below, b is small enough to be read where it lies.
 const PACK_WORK: usize = 192 * 192 * 192;
+/// Elements that a thread packs at a time, at least: some 5 us.
+const PACK_GRAIN: usize = 1 << 15;
 
 /// `out[i] = op(a[i]) op(b[i])` for each i of the batch: a `[batch, m, k]` (`[batch, k, m]` if `ta`), b `[batch, k, n]` (`[batch, n, k]` if `tb`),
 /// out `[batch, m, n]`; a shared operand has no batch axis. If they are interleaved, the batch is the second axis.
@@ -232,7 +234,7 @@ struct Rows<T> {
 impl<T: Real> Job<'_, T> {
     fn run(&self, par: Par) {
         let (whole, all) = ([0, self.m], [0, self.n]);
-        if self.m * self.n * self.k >= PACK_WORK && self.m >= MIN_BLOCK_ROWS {
+        if self.m * self.n * self.k >= PACK_WORK && self.m >= MIN_BLOCK_TILES * ROWS {
             self.packed(par);
         } else if par == Par::Seq {
             self.direct(whole, all);
@@ -287,20 +289,27 @@ impl<T: Real> Job<'_, T> {
     fn packed(&self, par: Par) {
         let wide = self.kernels.wide;
         let panels = self.n.div_ceil(wide);
-        let grain = self.m.div_ceil(BLOCKS).next_multiple_of(ROWS).max(MIN_BLOCK_ROWS);
+        // A power of two of blocks of nearly one size: threads halve them.
+        let tiles = self.m.div_ceil(ROWS);
+        let blocks = 1 << (tiles / MIN_BLOCK_TILES).clamp(1, BLOCKS).ilog2();
         for k0 in (0..self.k).step_by(PANEL_K) {
             let ks = [k0, (k0 + PANEL_K).min(self.k)];
             let len = ks[1] - k0;
             scratch::with::<T, _>(Slot::Panels, panels * wide * len, |packed| {
-                for (p, panel) in packed.chunks_exact_mut(wide * len).enumerate() {
-                    let width = (self.n - p * wide).min(wide);
-                    for (row, to) in panel.chunks_exact_mut(wide).enumerate() {
-                        let from = (k0 + row) * self.b_row + p * wide;
-                        to[..width].copy_from_slice(&self.b[from..from + width]);
+                let together = PACK_GRAIN.div_ceil(wide * len) * wide * len;
+                for_each_chunk(par, packed, together, |start, some| {
+                    for (i, panel) in some.chunks_exact_mut(wide * len).enumerate() {
+                        let col = start / len + i * wide;
+                        let width = (self.n - col).min(wide);
+                        for (row, to) in panel.chunks_exact_mut(wide).enumerate() {
+                            let from = (k0 + row) * self.b_row + col;
+                            to[..width].copy_from_slice(&self.b[from..from + width]);
+                        }
                     }
-                }
+                });
                 let packed = &*packed;
-                for_each_range(par, self.m, grain, |first, last| {
+                for_each_range(par, blocks, 1, |first, last| {
+                    let [first, last] = [first, last].map(|block| (block * tiles / blocks * ROWS).min(self.m));
                     let sweep = |a: Rows<T>| {
                         for (p, panel) in packed.chunks_exact(wide * len).enumerate() {
                             let width = (self.n - p * wide).min(wide);

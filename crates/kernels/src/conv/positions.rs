@@ -40,10 +40,10 @@ impl<T: Real> Correlation<'_, T> {
     pub(super) unsafe fn by_position(&self, par: Par) {
         let fit = (IMAGES / self.images.image_len().max(1)).next_multiple_of(ROWS).max(ROWS);
         let blocks = self.n.div_ceil(fit);
-        // A task is a row of cells of a block of images.
+        // A task is a row of cells of a block of images; the last block may be smaller, so it is every so many tasks.
         for_each_range(par, blocks * self.cells[0], 1, |first, last| {
             for task in first..last {
-                let [block, row] = [task / self.cells[0], task % self.cells[0]];
+                let [row, block] = [task / blocks, task % blocks];
                 let images = [block * fit, ((block + 1) * fit).min(self.n)];
                 for group in 0..self.groups {
                     for col in (0..self.cols).step_by(self.kernels.wide) {
