@@ -97,9 +97,11 @@ impl FewShotGan {
         let shots = support.shape()[0];
         let [own, new] = [(0, shots), (shots, mix.shape()[0])].map(|(from, n)| logits.slice(0, from, n));
         let reconstruction = bce_with_logits(own, support);
-        let adversarial = self
-            .loss
-            .generator(|| self.discriminator.forward(d, support), self.discriminator.forward(d, new.sigmoid()));
+        let adversarial = self.loss.generator(
+            || self.discriminator.forward(d, support),
+            self.discriminator.forward(d, new.sigmoid()),
+            None,
+        );
         [reconstruction * self.reconstruction + adversarial * self.adversarial, reconstruction]
     }
 }

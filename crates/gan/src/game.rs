@@ -11,6 +11,7 @@ use metaforge_data::Range;
 use metaforge_nn::clip::clip_by_global_norm;
 use metaforge_nn::{Adam, Model, Optimizer, Params, Schedule};
 
+use crate::losses::differences;
 use crate::{Loss, Penalty};
 
 /// Two networks and the rules of their game.
@@ -27,6 +28,8 @@ pub struct Gan {
     pub loss: Loss,
     /// What is added for the discriminator.
     pub penalty: Penalty,
+    /// Images of the generator's batch that it learns from, those with the highest scores (see [`Loss::generator`]); None for all.
+    pub best: Option<usize>,
     /// Values that the generator's last activation gives; real images come in the same.
     pub range: Range,
 }
@@ -76,7 +79,7 @@ pub fn judge<'t>(discriminator: &Model, d: &[Var<'t>], loss: Loss, penalty: Pena
         Loss::Wasserstein => scores.mean(),
     };
     let (of_real, of_fake) = match loss {
-        Loss::Relativistic => (on_real - on_fake, on_fake - on_real),
+        Loss::Relativistic => (differences(on_real, on_fake), -differences(on_real, on_fake)),
         _ => (on_real, on_fake),
     };
     Verdict { loss: loss.discriminator(on_real, on_fake), penalty, real: shown(of_real), fake: shown(of_fake) }
@@ -100,7 +103,16 @@ impl Gan {
     /// compares.
     pub fn generator_loss<'t>(&self, g: &[Var<'t>], d: &[Var<'t>], real: Var<'t>, noise: Var<'t>) -> Var<'t> {
         let fake = self.discriminator.forward(d, self.generator.forward(g, noise));
-        self.loss.generator(|| self.discriminator.forward(d, real), fake)
+        self.loss.generator(|| self.discriminator.forward(d, real), fake, self.best)
+    }
+
+    /// Images of noise with values in 0..=1.
+    pub(crate) fn unit_images<'t>(&self, g: &[Var<'t>], noise: Var<'t>) -> Var<'t> {
+        let images = self.generator.forward(g, noise);
+        match self.range {
+            Range::Unit => images,
+            Range::Signed => images.affine(0.5, 0.5),
+        }
     }
 
     /// Length of the noise vector.

@@ -28,6 +28,7 @@ pub mod penalty;
 pub mod seed;
 pub mod state;
 mod trainer;
+mod truncation;
 
 pub use classifier::{Classifier, ClassifierConfig};
 pub use error::Error;

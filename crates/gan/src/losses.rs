@@ -1,5 +1,5 @@
 //! What each player of an adversarial game minimises, on the discriminator's logits: Goodfellow et al. 2014 (minimax and
-//! non-saturating), Arjovsky et al. 2017 (Wasserstein), Jolicoeur-Martineau 2019 (relativistic).
+//! non-saturating), Arjovsky et al. 2017 (Wasserstein), Jolicoeur-Martineau 2019 (relativistic); and which images teach the generator.
 //!
 //! A logit goes straight into a softplus: a sigmoid followed by a logarithm loses its gradient where the discriminator is
 //! sure, which is where the generator needs it most.
@@ -23,9 +23,9 @@ pub enum Loss {
     Minimax,
     /// Difference of mean scores. It needs a critic held to bounded slope, by [`crate::Penalty::Gradient`] for one.
     Wasserstein,
-    /// Cross-entropy of the difference of two logits: each real image against one generated image (RpGAN). A generator that
-    /// draws some kinds of images only is nowhere at rest in this game, as it can be in the others (Huang et al. 2024, with
-    /// [`crate::Penalty::R1R2`]).
+    /// Cross-entropy of the difference of two logits: each real image of a batch against each generated one (RpGAN compares it with one of them;
+    /// the mean is the same, and steadier). A generator that draws some kinds of images only is nowhere at rest in this game, as it can be
+    /// in the others (Huang et al. 2024, with [`crate::Penalty::R1R2`]).
     Relativistic,
 }
 
@@ -38,35 +38,50 @@ impl Loss {
         ("relativistic", Loss::Relativistic),
     ];
 
-    /// What the discriminator minimises, of shape `[]`: means over the scores of real and of generated images, each of any
-    /// shape; of the same shape for a loss that compares them in pairs.
-    #[track_caller]
+    /// What the discriminator minimises, of shape `[]`: means over the scores of real and of generated images, each of any shape.
     pub fn discriminator<'t>(self, real: Var<'t>, fake: Var<'t>) -> Var<'t> {
         match self {
             Loss::NonSaturating | Loss::Minimax => (-real).softplus().mean() + fake.softplus().mean(),
             Loss::Wasserstein => fake.mean() - real.mean(),
-            Loss::Relativistic => pairs(fake, real).softplus().mean(),
+            Loss::Relativistic => (-differences(real, fake)).softplus().mean(),
         }
     }
 
     /// What the generator minimises, of shape `[]`, from the scores of its images; those of real images are asked for only by a
-    /// loss that compares.
-    #[track_caller]
-    pub fn generator<'t>(self, real: impl FnOnce() -> Var<'t>, fake: Var<'t>) -> Var<'t> {
-        match self {
-            Loss::NonSaturating => (-fake).softplus().mean(),
-            Loss::Minimax => -fake.softplus().mean(),
-            Loss::Wasserstein => -fake.mean(),
-            Loss::Relativistic => pairs(real(), fake).softplus().mean(),
+    /// loss that compares. With `best`, only so many of the generated images count, those with the highest scores (Sinha et al. 2020, "Top-k
+    /// training of GANs"): the way from the others to a real image is often the wrong one.
+    pub fn generator<'t>(self, real: impl FnOnce() -> Var<'t>, fake: Var<'t>, best: Option<usize>) -> Var<'t> {
+        let fake = fake.reshape([fake.shape().elements()]);
+        let each = match self {
+            Loss::NonSaturating => (-fake).softplus(),
+            Loss::Minimax => -fake.softplus(),
+            Loss::Wasserstein => -fake,
+            Loss::Relativistic => {
+                let losses = differences(real(), fake).softplus();
+                losses.sum_axes(&[0], false) / losses.shape()[0] as f64
+            }
+        };
+        match best {
+            None => each.mean(),
+            Some(best) => {
+                let chosen = among_highest(fake, best);
+                (each * chosen).sum() / chosen.sum()
+            }
         }
     }
 }
 
-/// `a - b`, score by score.
-#[track_caller]
-fn pairs<'t>(a: Var<'t>, b: Var<'t>) -> Var<'t> {
-    assert_eq!(a.shape(), b.shape(), "a relativistic game compares as many real as generated images");
-    a - b
+/// Score of each real image minus that of each generated one, `[real, fake]`.
+pub(crate) fn differences<'t>(real: Var<'t>, fake: Var<'t>) -> Var<'t> {
+    real.reshape([real.shape().elements(), 1]) - fake.reshape([1, fake.shape().elements()])
+}
+
+/// 1 for each of the `count` highest scores `[N]` (and for those that equal the last of them), otherwise 0. No gradient flows.
+fn among_highest(scores: Var<'_>, count: usize) -> Var<'_> {
+    let n = scores.shape()[0];
+    let scores = scores.stop_gradient();
+    let higher = scores.reshape([n, 1]).greater(scores.reshape([1, n])).sum_axes(&[0], false);
+    (count as f64 - 0.5 - higher).step()
 }
 
 impl FromStr for Loss {
@@ -89,7 +104,7 @@ mod tests {
     fn slope(loss: Loss, logit: f64) -> f64 {
         let tape = Tape::eager();
         let x = tape.var(&Tensor::from_f64([1], vec![logit]));
-        grad(loss.generator(|| x * 0.0, x), &[x])[0].value().f64s()[0]
+        grad(loss.generator(|| x * 0.0, x, None), &[x])[0].value().f64s()[0]
     }
 
     #[test]
@@ -117,7 +132,7 @@ mod tests {
             for logit in [-1e4f32, 1e4] {
                 let tape = Tape::eager();
                 let x = tape.var(&Tensor::new([1], vec![logit]));
-                let both = loss.generator(|| -x, x) + loss.discriminator(x, x);
+                let both = loss.generator(|| -x, x, Some(1)) + loss.discriminator(x, x);
                 assert!(grad(both, &[x])[0].value().is_finite() && both.value().is_finite());
             }
         }
@@ -131,18 +146,43 @@ mod tests {
         let (real, fake) = (scores([1.5, -0.25]), scores([0.5, 2.0]));
         let minus_log = |d: f64| (1.0 + (-d).exp()).ln();
         let loss = Loss::Relativistic;
-        let want = [(1.0, -2.25), (-1.0, 2.25)].map(|(a, b)| (minus_log(a) + minus_log(b)) / 2.0);
+        let mean = |sign: f64| [1.0, -0.5, -0.75, -2.25].map(|d| minus_log(sign * d)).iter().sum::<f64>() / 4.0;
+        let want = [mean(1.0), mean(-1.0)];
         for shift in [0.0, 7.0] {
             let (real, fake) = (real + shift, fake + shift);
-            let got = [loss.discriminator(real, fake), loss.generator(|| real, fake)];
+            let got = [loss.discriminator(real, fake), loss.generator(|| real, fake, None)];
             for (got, want) in got.iter().zip(want) {
                 assert!((got.value().item() - want).abs() < 1e-12, "{} is not {want}", got.value().item());
             }
         }
         // No other loss looks at real images in the generator's move.
         for loss in [Loss::NonSaturating, Loss::Minimax, Loss::Wasserstein] {
-            loss.generator(|| unreachable!("{loss:?} does not compare"), fake);
+            loss.generator(|| unreachable!("{loss:?} does not compare"), fake, None);
         }
+    }
+
+    #[test]
+    fn the_best_images_alone_teach_the_generator() {
+        let tape = Tape::eager();
+        let real = tape.var(&Tensor::from_f64([2, 1], vec![0.5, 1.0]));
+        let fake = tape.var(&Tensor::from_f64([4, 1], vec![0.3, -2.0, 1.5, 0.1]));
+        let best = tape.var(&Tensor::from_f64([2, 1], vec![0.3, 1.5]));
+        for loss in Loss::NAMES.map(|(_, loss)| loss) {
+            let (some, alone) = (loss.generator(|| real, fake, Some(2)), loss.generator(|| real, best, None));
+            assert!((some.value().item() - alone.value().item()).abs() < 1e-12, "{loss:?}");
+            let (slopes, of_best) = (grad(some, &[fake])[0].value(), grad(alone, &[best])[0].value());
+            let (slopes, of_best) = (slopes.f64s(), of_best.f64s());
+            assert!([0, 2].iter().zip(of_best).all(|(&i, want)| (slopes[i] - want).abs() < 1e-12), "{slopes:?}");
+            assert_eq!([slopes[1], slopes[3]], [0.0, 0.0]);
+            let all = loss.generator(|| real, fake, Some(4)).value().item();
+            assert!((all - loss.generator(|| real, fake, None).value().item()).abs() < 1e-12);
+        }
+        // Equal scores all count.
+        let same = tape.var(&Tensor::from_f64([3], vec![1.0; 3]));
+        assert_eq!(
+            grad(Loss::Wasserstein.generator(|| real, same, Some(1)), &[same])[0].value().f64s(),
+            [-1.0 / 3.0; 3]
+        );
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub fn seed_gan() -> Gan {
         discriminator: discriminator(),
         loss: Loss::NonSaturating,
         penalty: Penalty::None,
+        best: None,
         range: Range::Unit,
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metaforge_autodiff::{Aval, DType, Key, Par, Program, Tensor, Workspace, attended};
-use metaforge_data::{BatchSampler, ImageSet, Range};
+use metaforge_data::{BatchSampler, ImageSet};
 use metaforge_nn::{Params, Schedule};
 
+use crate::truncation::{calmest, unrest};
 use crate::{Error, Gan, Penalty, Rule, Verdict, state};
 
 /// How a game is trained.
@@ -120,7 +121,10 @@ pub struct GanTrainer {
     /// Without the penalty; None if every move takes it.
     plain_move: Option<Move>,
     generator_move: Move,
+    /// Images of noise.
     sampler: Program,
+    /// The same, and how much each changes with its noise.
+    gauge: Program,
 }
 
 /// Images that the sampling program draws at once.
@@ -149,6 +153,12 @@ impl GanTrainer {
             return Err(Error::Setting(
                 "a batch has at least one image, and the discriminator at least one move".into(),
             ));
+        }
+        if gan.best.is_some_and(|best| !(1..=config.batch).contains(&best)) {
+            return Err(Error::Setting(format!(
+                "the generator learns from at least 1 and at most {} of its images",
+                config.batch
+            )));
         }
         if config.penalty_every == 0 {
             return Err(Error::Setting("the penalty is taken in one of at least 1 move".into()));
@@ -209,12 +219,10 @@ impl GanTrainer {
 
         let mut inputs = generator.params.avals();
         inputs.push(floats([CHUNK, gan.noise()].into()));
-        let sampler = Program::trace(&inputs, |_, v| {
-            let images = gan.generator.forward(&v[..of_g], v[of_g]);
-            vec![match gan.range {
-                Range::Unit => images,
-                Range::Signed => images.affine(0.5, 0.5),
-            }]
+        let sampler = Program::trace(&inputs, |_, v| vec![gan.unit_images(&v[..of_g], v[of_g])]);
+        let gauge = Program::trace(&inputs, |_, v| {
+            let images = gan.unit_images(&v[..of_g], v[of_g]);
+            vec![images, unrest(images, v[of_g])]
         });
 
         Ok(GanTrainer {
@@ -232,6 +240,7 @@ impl GanTrainer {
             plain_move,
             generator_move: Move::new(generator_move),
             sampler,
+            gauge,
         })
     }
 
@@ -359,17 +368,45 @@ impl GanTrainer {
     pub fn sample(&self, n: usize, key: Key) -> Tensor {
         let shape = self.gan.generator.output();
         let size: usize = shape[1..].iter().product();
-        let mut workspace = self.sampler.workspace();
         let mut images = Vec::with_capacity(n * size);
+        self.draw(&self.sampler, n, key, |workspace, some| {
+            images.extend_from_slice(&self.sampler.output(workspace, 0).f32s()[..some * size]);
+        });
+        Tensor::new(shape.with(0, n), images)
+    }
+
+    /// Of `n / keep` images drawn as by [`GanTrainer::sample`] the `n` that change least with their noise, relative to what is on them, in the order in
+    /// which they were drawn (truncation by the Jacobian, Tanielian et al. 2020). What lies between two kinds of images goes first.
+    ///
+    /// # Panics
+    /// If `keep` is not above 0 and at most 1.
+    pub fn sample_calm(&self, n: usize, keep: f64, key: Key) -> Tensor {
+        assert!(keep > 0.0 && keep <= 1.0, "the share of images that are kept is {keep}");
+        if keep == 1.0 {
+            return self.sample(n, key);
+        }
+        let shape = self.gan.generator.output();
+        let size: usize = shape[1..].iter().product();
+        let drawn = (n as f64 / keep).ceil() as usize;
+        let (mut images, mut unrest) = (Vec::with_capacity(drawn * size), Vec::with_capacity(drawn));
+        self.draw(&self.gauge, drawn, key, |workspace, some| {
+            images.extend_from_slice(&self.gauge.output(workspace, 0).f32s()[..some * size]);
+            unrest.extend_from_slice(&self.gauge.output(workspace, 1).f32s()[..some]);
+        });
+        let kept = calmest(&unrest, n);
+        Tensor::new(shape.with(0, n), kept.iter().flat_map(|&i| images[i * size..][..size].to_vec()).collect())
+    }
+
+    /// Runs a program of parameters and noise for `n` images, some at a time, and tells `take` how many of its results count.
+    fn draw(&self, program: &Program, n: usize, key: Key, mut take: impl FnMut(&Workspace, usize)) {
+        let mut workspace = program.workspace();
         for chunk in 0..n.div_ceil(CHUNK) {
             let noise = key.fold(chunk as u64).normal([CHUNK, self.gan.noise()], 0.0, 1.0);
             let mut inputs: Vec<&Tensor> = self.sampling_params().tensors().iter().collect();
             inputs.push(&noise);
-            self.sampler.run(&mut workspace, &inputs, Par::Rayon);
-            let some = (n - chunk * CHUNK).min(CHUNK);
-            images.extend_from_slice(&self.sampler.output(&workspace, 0).f32s()[..some * size]);
+            program.run(&mut workspace, &inputs, Par::Rayon);
+            take(&workspace, (n - chunk * CHUNK).min(CHUNK));
         }
-        Tensor::new(shape.with(0, n), images)
     }
 
     /// Everything that training goes on from, to the same bits. Names begin with `generator.`, `discriminator.` and

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{Loss, Penalty, seed};
 use metaforge_autodiff::{Tape, Var, grad};
-use metaforge_data::Mixture;
+use metaforge_data::{Mixture, Range};
 use metaforge_nn::zoo::mlp;
 use metaforge_nn::{Model, Relu, Schedule};
 
@@ -13,6 +13,7 @@ fn plane(loss: Loss, penalty: Penalty) -> Gan {
         discriminator: Model::new(mlp(&[16], 1, Relu), [1, 2]),
         loss,
         penalty,
+        best: None,
         range: Range::Unit,
     }
 }
@@ -217,6 +218,49 @@ fn a_ring_is_learned() {
     }
     let modes = crate::metrics::mode_coverage(&trainer.sample(1000, Key::new(1)), &ring);
     assert!(modes.covered == 4 && modes.high_quality > 0.6, "{modes:?}");
+}
+
+#[test]
+fn calm_images_are_the_calmest_of_those_drawn() {
+    let trainer = digits(8);
+    let key = Key::new(4);
+    let (all, calm) = (trainer.sample(200, key), trainer.sample_calm(150, 0.75, key));
+    assert_eq!(calm.shape(), [150, 28, 28, 1]);
+    // Which they are, by the measure itself.
+    let tape = Tape::eager();
+    let g = trainer.sampling_params().bind(&tape);
+    let mut measured = Vec::new();
+    for chunk in 0..2 {
+        let noise = tape.constant(&key.fold(chunk).normal([CHUNK, trainer.gan().noise()], 0.0, 1.0));
+        measured.extend_from_slice(unrest(trainer.gan().unit_images(&g, noise), noise).value().f32s());
+    }
+    let kept = calmest(&measured[..200], 150);
+    let image = |x: &Tensor, i: usize| x.f32s()[i * 784..][..784].to_vec();
+    assert!(kept.iter().enumerate().all(|(to, &from)| image(&calm, to) == image(&all, from)));
+    assert_ne!(kept, (0..150).collect::<Vec<_>>());
+    assert_eq!(trainer.sample_calm(5, 1.0, key), trainer.sample(5, key));
+    assert_eq!(trainer.sample_calm(0, 0.5, key).shape(), [0, 28, 28, 1]);
+}
+
+#[test]
+fn the_generator_learns_from_its_best_images() {
+    let with = |best: Option<usize>| {
+        let mut trainer = on_ring(Gan { best, ..plane(Loss::NonSaturating, Penalty::None) }, config(1e-2));
+        trainer.step().unwrap();
+        trainer.generator.params.tensors().iter().flat_map(|t| t.f32s().to_vec()).collect::<Vec<f32>>()
+    };
+    let (all, best) = (with(None), with(Some(4)));
+    assert_ne!(all, best);
+    let refused = |best| {
+        GanTrainer::with_source(
+            Gan { best: Some(best), ..plane(Loss::NonSaturating, Penalty::None) },
+            config(1e-2),
+            |i| Mixture::ring_unrolled().sample(Key::new(3).fold(i), 16),
+        )
+    };
+    for best in [0, 17] {
+        assert!(refused(best).map(|_| ()).unwrap_err().to_string().contains("at most 16 of its images"));
+    }
 }
 
 #[test]

@@ -418,6 +418,9 @@ mod tests {
             (&["game.r1=-1"], "`game.r1` is -1; it is a number of at least 0"),
             (&["game.gradient_penalty=inf"], "`game.gradient_penalty` is inf"),
             (&["game.penalty_every=0"], "`game.penalty_every` is 0; it is at least 1"),
+            (&["game.best=33"], "`game.best` is 33; it is at most `game.batch`, 32"),
+            (&["sampling.keep=0"], "`sampling.keep` is 0; it is above 0 and at most 1"),
+            (&["sampling.keep=nan"], "`sampling.keep` is NaN"),
         ] {
             let e = game(assignments).unwrap_err();
             assert!(e.contains(wanted) && !e.contains('\n'), "{assignments:?}: {e}");
@@ -427,6 +430,7 @@ mod tests {
             &["game.loss=wasserstein", "game.r1=1"],
             &["game.loss=relativistic", "game.r1=0", "game.r1_r2=1"],
             &["game.r1=0"],
+            &["game.best=32", "sampling.keep=0.5"],
         ] {
             game(assignments).unwrap();
         }

@@ -31,6 +31,8 @@ pub(super) struct SeedGan {
     trainer: GanTrainer,
     train: Arc<ImageSet>,
     test: Arc<ImageSet>,
+    /// The share of the images drawn that is shown.
+    keep: f64,
     eval: ImageEval,
 }
 
@@ -47,9 +49,10 @@ pub(super) fn build(recipe: &recipe::SeedGan, seed: u64, data: Option<&Path>) ->
         average: (recipe.game.average > 0.0).then_some(recipe.game.average),
         seed,
     };
-    let game = Gan { loss: recipe.game.loss, penalty: penalty(&recipe.game), ..seed::seed_gan() };
+    let best = (recipe.game.best > 0).then_some(recipe.game.best);
+    let game = Gan { loss: recipe.game.loss, penalty: penalty(&recipe.game), best, ..seed::seed_gan() };
     let trainer = GanTrainer::new(game, config, train.clone())?;
-    Ok(SeedGan { trainer, train, test, eval: recipe.eval })
+    Ok(SeedGan { trainer, train, test, keep: recipe.sampling.keep, eval: recipe.eval })
 }
 
 /// What a recipe's table adds for the discriminator.
@@ -80,6 +83,10 @@ pub(super) fn rule(table: &recipe::Optimizer) -> Rule {
 }
 
 impl SeedGan {
+    fn sample(&self, n: usize, key: Key) -> Tensor {
+        self.trainer.sample_calm(n, self.keep, key)
+    }
+
     /// Real images beside generated ones.
     fn compared(&self) -> Picture {
         let shown = SHOWN.min(self.train.len());
@@ -88,7 +95,7 @@ impl SeedGan {
             (0..shown).map(|i| i * self.train.len() / shown).map(|i| images_of(&self.train, i..i + 1)).collect();
         let [h, w, c] = self.train.shape();
         let real = Tensor::new([shown, h, w, c], real.iter().flat_map(|x| x.f32s().to_vec()).collect());
-        Picture::pair(&real, &self.trainer.sample(SHOWN, Key::new(NOISE)), Layout::columns(COLUMNS))
+        Picture::pair(&real, &self.sample(SHOWN, Key::new(NOISE)), Layout::columns(COLUMNS))
     }
 }
 
@@ -129,7 +136,7 @@ impl Experiment for SeedGan {
         let config = ClassifierConfig { epochs: self.eval.classifier_epochs, ..ClassifierConfig::default() };
         let classifier = Classifier::train(self.train.clone(), &config)?;
         let accuracy = classifier.accuracy(&self.test);
-        let made = self.trainer.sample(images, Key::new(NOISE).fold(1));
+        let made = self.sample(images, Key::new(NOISE).fold(1));
         let readings = classifier.read(&made);
         let real = |set: &ImageSet| {
             let picks: Vec<Tensor> =
@@ -155,11 +162,27 @@ impl Experiment for SeedGan {
                 .with_note(spread(kernel.deviation, images)),
             Figure::new("classifier_accuracy", "test accuracy of the classifier that reads", accuracy, Unit::Fraction),
         ];
+        if self.keep < 1.0 {
+            let all = self.trainer.sample(images, Key::new(NOISE).fold(1));
+            let (readings, distance) = (classifier.read(&all), fcd(&classifier.features(&all), &test));
+            figures.extend([
+                Figure::new("all_fcd", "Fréchet distance of all that is drawn", distance.value, Unit::Number)
+                    .with_note(format!("the figures above are of the calmest {:.0} %", 100.0 * self.keep)),
+                Figure::new("all_read_rate", "of all that is drawn, read", readings.read_rate, Unit::Fraction),
+                Figure::new("all_rarest_class", "of all, share of the rarest class", readings.rarest(), Unit::Fraction),
+            ]);
+        }
         for (name, share) in self.train.names().iter().zip(&readings.histogram) {
             figures.push(Figure::new(format!("share_{name}"), format!("share read as {name}"), *share, Unit::Fraction));
         }
+        let kept = match self.keep {
+            1.0 => String::new(),
+            keep => {
+                format!(" Generated are those {:.0} % of all drawn that change least with their noise.", 100.0 * keep)
+            }
+        };
         let protocol = format!(
-            "{images} generated and as many real images, seen by {} that was trained on the same training images. Distances are in its features and comparable with no others.",
+            "{images} generated and as many real images, seen by {} that was trained on the same training images. Distances are in its features and comparable with no others.{kept}",
             classifier.name(),
         );
         Ok(Evaluation { protocol, tasks: images, figures, plots: Vec::new(), pictures: self.samples()? })
@@ -167,7 +190,7 @@ impl Experiment for SeedGan {
 
     fn generate(&self, n: usize) -> Result<Picture> {
         let columns = (n as f64).sqrt().ceil() as usize;
-        Ok(Picture::grid(&self.trainer.sample(n, Key::new(NOISE).fold(3)), Layout::columns(columns.max(1))))
+        Ok(Picture::grid(&self.sample(n, Key::new(NOISE).fold(3)), Layout::columns(columns.max(1))))
     }
 }
 

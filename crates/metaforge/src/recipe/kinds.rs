@@ -65,6 +65,7 @@ impl Kind {
             }
             Kind::SeedGan(r) => {
                 r.game.check()?;
+                r.sampling.check()?;
                 r.generator.check("generator")?;
                 r.discriminator.check("discriminator")?;
                 at_least("eval.classifier_epochs", r.eval.classifier_epochs, 1)?;
@@ -146,6 +147,8 @@ pub struct SeedGan {
     pub generator: Optimizer,
     /// How the discriminator is improved.
     pub discriminator: Optimizer,
+    /// Which images are shown.
+    pub sampling: Sampling,
     /// How the result is measured.
     pub eval: ImageEval,
 }

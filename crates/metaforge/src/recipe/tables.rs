@@ -214,6 +214,8 @@ pub struct Game {
     pub penalty_halve_every: u64,
     /// Steps of the discriminator before one of the generator.
     pub discriminator_steps: usize,
+    /// Images of the generator's batch that it learns from, those that the discriminator likes best (Sinha et al. 2020); 0 for all.
+    pub best: usize,
     /// Decay of the moving average of the generator that draws the samples; 0 for none.
     pub average: f64,
 }
@@ -236,10 +238,31 @@ impl Game {
         if self.loss == Loss::Wasserstein && set.is_empty() {
             return Err("`game.loss` is wasserstein, whose critic needs bounded slopes; set `game.gradient_penalty` (published: 10), `game.r1` or `game.r1_r2` above 0".into());
         }
+        if self.best > self.batch {
+            return Err(format!("`game.best` is {}; it is at most `game.batch`, {}", self.best, self.batch));
+        }
         if (0.0..1.0).contains(&self.average) {
             Ok(())
         } else {
             Err(format!("`game.average` is {}; it is at least 0 and below 1", self.average))
+        }
+    }
+}
+
+/// Which of the images that a generator makes are shown and measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sampling {
+    /// The share that is kept of the images drawn: those that change least with their noise (Tanielian et al. 2020); 1 for all.
+    pub keep: f64,
+}
+
+impl Sampling {
+    pub(super) fn check(&self) -> Checked {
+        if self.keep > 0.0 && self.keep <= 1.0 {
+            Ok(())
+        } else {
+            Err(format!("`sampling.keep` is {}; it is above 0 and at most 1", self.keep))
         }
     }
 }
