@@ -56,7 +56,7 @@ pub fn dcgan28() -> Repeated {
         let round = Round { real, fake, mix: rate };
         let verdict = judge(&d, dw, Loss::NonSaturating, Penalty::None, round);
         let (dw, d_adam) = rule.descend(verdict.loss, dw, d_adam, rate);
-        let loss = Loss::NonSaturating.generator(|| d.forward(&dw, real), d.forward(&dw, fake));
+        let loss = Loss::NonSaturating.generator(|| d.forward(&dw, real), d.forward(&dw, fake), None);
         let (gw, g_adam) = rule.descend(loss, gw, g_adam, rate);
         [dw, d_adam, gw, g_adam, g_norm, vec![verdict.loss + loss]].concat()
     })

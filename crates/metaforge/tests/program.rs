@@ -75,6 +75,7 @@ fn a_generator_is_trained_and_draws() {
     let json = json(&["eval", run.to_str().unwrap(), "--json"]);
     assert!(json["top1"].is_number() && json["top1_control"].is_number() && json["tasks"] == 2, "{json}");
     fails(&["eval", run.to_str().unwrap(), "--tasks", "100000000"], &["--tasks is 100000000, the data has"]);
+    fails(&["eval", run.to_str().unwrap(), "--tasks", "1000000"], &["--tasks is 1000000; it is at most 2000"]);
 
     let jpeg = dir.path().join("new.jpg");
     fails(&["generate", run.to_str().unwrap(), "--out", jpeg.to_str().unwrap()], &["new.jpg", "PNG", "ends in .png"]);

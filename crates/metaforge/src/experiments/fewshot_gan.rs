@@ -25,6 +25,8 @@ use crate::sources;
 
 /// Classes of a picture, and images drawn of each.
 const SHOWN: [usize; 2] = [8, 8];
+/// Classes that are measured, at most: their drawings are held and compared all together.
+const MOST_CLASSES: usize = 2000;
 /// Which unseen classes are measured and shown is the same for every seed.
 const CHOICE: u64 = 0x7e57;
 /// Real drawings of a class that stand for it when sets are compared.
@@ -52,6 +54,12 @@ pub(super) fn build(recipe: &recipe::FewshotGan, seed: u64, data: Option<&Path>)
             "`eval.tasks` is {}, the data has {} unseen classes",
             eval.tasks,
             test.classes()
+        )));
+    }
+    if eval.tasks > MOST_CLASSES {
+        return Err(Error::Refused(format!(
+            "`eval.tasks` is {}; it is at most {MOST_CLASSES}, because every drawing is compared with every class",
+            eval.tasks
         )));
     }
     let gan = FewShotGan {
