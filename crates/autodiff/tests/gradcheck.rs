@@ -15,6 +15,19 @@ fn gradcheck_every_kind_has_a_case() {
     assert!(missing.is_empty(), "kinds without a case: {missing:?}");
 }
 
+/// The scale of a batch or instance norm is left to the statistics of its gradient, also where it is 0; a layer norm's stands along the normalised axis.
+#[test]
+fn gradcheck_of_scaled_normalisations() {
+    let key = Key::new(3);
+    let x = key.fold(0).normal([2, 3, 4], 0.0, 1.0).to_dtype(DType::F64);
+    let scale = Tensor::from_f64([4], vec![1.5, 0.0, -0.7, 0.2]);
+    for (outer, inner) in [(0, 1), (1, 1), (2, 0)] {
+        let ins = [x.clone(), scale.clone()];
+        let checked = check_grads(|v| vec![(v[0].normalize(outer, inner, 0.1) * v[1]).sin()], &ins, 3, 1e-6, key);
+        assert!(checked.is_ok(), "{outer} {inner}: {}", checked.unwrap_err());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -12,8 +12,9 @@ const DIRECTIONS: usize = 8;
 
 /// How much each of the images `[N, ..]`, in which 0 is empty, changes with the noise `[N, Z]` that it was made of: `[N]`.
 ///
-/// The measure is the mean of `|J v|^2 / |x|^2` over some orthonormal directions v, the same for all images, with J the Jacobian at the noise
-/// and x the image. It is relative: of two images that change by as much the fainter one is the less certain. An empty image has NaN.
+/// The measure is the mean of `|J v|^2 / |x|^4` over some orthonormal directions v, the same for all images, with J the Jacobian at the noise
+/// and x the image. Without the denominator the images with the least on them are the calmest, whatever is on them: of digits the ones. Divided by
+/// `|x|^2` they still come first, divided by `|x|^5` last. An empty image has NaN.
 pub(crate) fn unrest<'t>(images: Var<'t>, noise: Var<'t>) -> Var<'t> {
     let [n, z] = [noise.shape()[0], noise.shape()[1]];
     let squares = |x: Var<'t>| x.square().reshape([n, x.shape().elements() / n]).sum_axes(&[1], false);
@@ -22,7 +23,7 @@ pub(crate) fn unrest<'t>(images: Var<'t>, noise: Var<'t>) -> Var<'t> {
     let directions = noise.tape().constant(&directions);
     let along = |i: usize| squares(jvp(&[images], &[noise], &[directions.slice(0, i, 1).broadcast_to([n, z])])[0]);
     let change = (1..count).fold(along(0), |sum, i| sum + along(i));
-    change / (squares(images) * count as f64)
+    change / (squares(images).square() * count as f64)
 }
 
 /// The indices of the `n` smallest values, in their order; NaN counts as the largest.
@@ -69,7 +70,7 @@ mod tests {
                     moved(h).iter().zip(moved(-h)).map(|(a, b)| ((a - b) / (2.0 * h)).powi(2)).sum::<f64>()
                 })
                 .sum();
-            let want = change / z as f64 / image.iter().map(|x| x * x).sum::<f64>();
+            let want = change / z as f64 / image.iter().map(|x| x * x).sum::<f64>().powi(2);
             let got = unrest.f64s()[row];
             assert!((got - want).abs() < 1e-7 * want, "{got} {want}");
         }
