@@ -44,8 +44,8 @@ pub struct Program {
     consts: Vec<Tensor>,
     values: Vec<Value>,
     instrs: Vec<Instr>,
-    /// The values that are the results.
-    outputs: Vec<usize>,
+    /// The values that are results, and the shapes that they have as such.
+    outputs: Vec<(usize, Aval)>,
     /// Size of the arena in cache lines.
     lines: usize,
     /// Whether its products and convolutions are long enough for other threads to watch for work meanwhile.
@@ -119,7 +119,7 @@ impl Program {
 
     /// Shapes and types of the results.
     pub fn outputs(&self) -> Vec<Aval> {
-        self.outputs.iter().map(|&i| self.values[i].aval).collect()
+        self.outputs.iter().map(|&(_, aval)| aval).collect()
     }
 
     /// Number of instructions.
@@ -171,8 +171,8 @@ impl Program {
 
     /// Result number `index` of the last run in this workspace.
     pub fn output<'w>(&self, workspace: &'w Workspace, index: usize) -> View<'w> {
-        let Value { aval, span } = self.values[self.outputs[index]];
-        View { aval, data: Slice::of(aval.dtype, workspace.arena.read(span)) }
+        let (value, aval) = self.outputs[index];
+        View { aval, data: Slice::of(aval.dtype, workspace.arena.read(self.values[value].span)) }
     }
 
     /// Runs the program in a new workspace, on one thread, and copies the results out.

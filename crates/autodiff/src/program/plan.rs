@@ -3,15 +3,15 @@
 use metaforge_kernels::Span;
 use smallvec::{SmallVec, smallvec};
 
-use super::graph::{Graph, Op, Origin, Use, Val};
+use super::graph::{Graph, Op, Origin, Use};
 use super::{Instr, LARGE, Operand, Place, Program, Value};
 use crate::aval::Aval;
 use crate::prim::Prim;
 
 /// Lays out the values of a graph and lists the instructions in order.
 pub(super) fn plan(inputs: Vec<Aval>, mut graph: Graph) -> Program {
-    // An output that is only another view of something is copied, so that every result is a value of its own.
-    let outputs: Vec<Val> = std::mem::take(&mut graph.outputs).into_iter().map(|output| graph.owned(output)).collect();
+    // An output that is an input or a constant is copied, so that every result lies in the arena.
+    let outputs: Vec<Use> = std::mem::take(&mut graph.outputs).into_iter().map(|output| graph.owned(output)).collect();
     let Graph { values, eqns, consts, .. } = graph;
     // Only what instructions compute has a place in the arena.
     let mut number = vec![usize::MAX; values.len()];
@@ -36,7 +36,7 @@ pub(super) fn plan(inputs: Vec<Aval>, mut graph: Graph) -> Program {
         in_place: false,
     });
     let instrs = instrs.collect();
-    let outputs = outputs.into_iter().map(|val| number[val]).collect();
+    let outputs = outputs.into_iter().map(|output| (number[output.val], output.aval)).collect();
     let mut program = Program { inputs, consts, values: planned, instrs, outputs, lines: 0, is_large: false };
     program.is_large = program.flops() >= LARGE;
     pack(&mut program);
@@ -44,12 +44,13 @@ pub(super) fn plan(inputs: Vec<Aval>, mut graph: Graph) -> Program {
 }
 
 impl Graph {
-    /// An output as a value that an equation computes, of its own shape.
-    fn owned(&mut self, output: Use) -> Val {
-        match self.values[output.val] {
-            (aval, Origin::Eqn(_)) if aval == output.aval => output.val,
+    /// An output as (a view of) a value that an equation computes.
+    fn owned(&mut self, output: Use) -> Use {
+        let val = match self.values[output.val].1 {
+            Origin::Eqn(_) => output.val,
             _ => self.emit(Op::Prim(Prim::Reshape(output.aval.shape)), smallvec![output], &[output.aval]),
-        }
+        };
+        Use { val, aval: output.aval }
     }
 }
 
@@ -67,7 +68,7 @@ fn pack(program: &mut Program) {
             }
         }
     }
-    for &i in &program.outputs {
+    for &(i, _) in &program.outputs {
         last_use[i] = usize::MAX;
     }
     let mut free = FreeList::default();

@@ -5,6 +5,7 @@ use std::fmt;
 use super::fused::shown;
 use super::graph::Op;
 use super::{Operand, Place, Program};
+use crate::aval::Aval;
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,7 +26,11 @@ impl fmt::Display for Program {
                 fusion.sums().iter().try_for_each(|sum| writeln!(f, "    out{} = sum of {:?}", sum.into, sum.of))?;
             }
         }
-        let outputs: Vec<String> = self.outputs.iter().map(|i| format!("%{i}")).collect();
+        let output = |&(i, aval): &(usize, Aval)| match self.values[i].aval == aval {
+            true => format!("%{i}"),
+            false => format!("%{i} as {aval}"),
+        };
+        let outputs: Vec<String> = self.outputs.iter().map(output).collect();
         writeln!(f, "return {}", outputs.join(", "))?;
         write!(f, "arena: {} bytes", self.workspace_bytes())
     }
