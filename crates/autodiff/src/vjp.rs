@@ -194,7 +194,7 @@ fn scaled_columns(g: Var<'_>) -> Option<(Var<'_>, Var<'_>)> {
         let step = tape.with_node(id, |node| match &node.source {
             Source::Eqn { prim: Prim::Reshape(_), ins } => Some((ins[0], None)),
             Source::Eqn { prim: Prim::Binary(Binary::Mul), ins } => Some((id, Some([ins[0], ins[1]]))),
-            _ => None,
+            Source::Eqn { .. } | Source::Input(_) | Source::Const(_) => None,
         })?;
         match step {
             (of, None) => id = of,
