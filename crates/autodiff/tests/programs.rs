@@ -229,6 +229,30 @@ fn what_is_not_asked_for_is_not_computed() {
 }
 
 #[test]
+fn an_output_in_another_shape_is_no_copy() {
+    let program = Program::trace(&[Aval::new([4], DType::F32)], |_, x| {
+        let y = x[0].exp();
+        vec![y, y.reshape([2, 2])]
+    });
+    assert_eq!(program.len(), 1, "{program}");
+    let y = program.call(&[&Tensor::new([4], vec![0.0; 4])]);
+    assert_eq!([y[0].shape(), y[1].shape()], [&[4][..], &[2, 2]]);
+    assert_eq!(y[0].f32s(), y[1].f32s());
+}
+
+#[test]
+fn the_gradients_of_a_batch_norm_share_their_sums() {
+    // Those of its scale and shift are also what the gradient of its image needs: two sums, not four.
+    let avals = [Aval::new([8, 5, 5, 4], DType::F32), Aval::new([4], DType::F32), Aval::new([4], DType::F32)];
+    let program = Program::trace(&avals, |_, x| {
+        let y = x[0].normalize(0, 1, 1e-5) * x[1] + x[2];
+        grad(y.sin().sum(), x)
+    });
+    let text = program.to_string();
+    assert_eq!(text.matches("sum of").count() + text.matches("SumTo([").count(), 2, "{text}");
+}
+
+#[test]
 fn an_output_may_be_an_input_a_constant_or_named_twice() {
     let aval = Aval::new([2], DType::F32);
     let program = Program::trace(&[aval], |tape, x| {

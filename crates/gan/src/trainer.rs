@@ -123,8 +123,6 @@ pub struct GanTrainer {
     generator_move: Move,
     /// Images of noise.
     sampler: Program,
-    /// The same, and how much each changes with its noise.
-    gauge: Program,
 }
 
 /// Images that the sampling program draws at once.
@@ -220,10 +218,6 @@ impl GanTrainer {
         let mut inputs = generator.params.avals();
         inputs.push(floats([CHUNK, gan.noise()].into()));
         let sampler = Program::trace(&inputs, |_, v| vec![gan.unit_images(&v[..of_g], v[of_g])]);
-        let gauge = Program::trace(&inputs, |_, v| {
-            let images = gan.unit_images(&v[..of_g], v[of_g]);
-            vec![images, unrest(images, v[of_g])]
-        });
 
         Ok(GanTrainer {
             gan,
@@ -240,7 +234,6 @@ impl GanTrainer {
             plain_move,
             generator_move: Move::new(generator_move),
             sampler,
-            gauge,
         })
     }
 
@@ -385,13 +378,18 @@ impl GanTrainer {
         if keep == 1.0 {
             return self.sample(n, key);
         }
+        let gauge = Program::trace(self.sampler.inputs(), |_, v| {
+            let (noise, g) = v.split_last().expect("noise is the last input");
+            let images = self.gan.unit_images(g, *noise);
+            vec![images, unrest(images, *noise)]
+        });
         let shape = self.gan.generator.output();
         let size: usize = shape[1..].iter().product();
         let drawn = (n as f64 / keep).ceil() as usize;
         let (mut images, mut unrest) = (Vec::with_capacity(drawn * size), Vec::with_capacity(drawn));
-        self.draw(&self.gauge, drawn, key, |workspace, some| {
-            images.extend_from_slice(&self.gauge.output(workspace, 0).f32s()[..some * size]);
-            unrest.extend_from_slice(&self.gauge.output(workspace, 1).f32s()[..some]);
+        self.draw(&gauge, drawn, key, |workspace, some| {
+            images.extend_from_slice(&gauge.output(workspace, 0).f32s()[..some * size]);
+            unrest.extend_from_slice(&gauge.output(workspace, 1).f32s()[..some]);
         });
         let kept = calmest(&unrest, n);
         Tensor::new(shape.with(0, n), kept.iter().flat_map(|&i| images[i * size..][..size].to_vec()).collect())

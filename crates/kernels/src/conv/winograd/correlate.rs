@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use super::lines::{Input, Line, Output, Weights};
 use super::transform::{Emit, Gather, Grid, Planes};
-use super::{Phase, Points, WEIGHTS_GRAIN, gap, tile_block};
+use super::{Phase, Points, for_each_piece, gap, tile_block};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
@@ -103,22 +103,18 @@ impl<T: Real> Correlation<'_, T> {
         assert!(self.w.len() == side * side * len && u.len() == N * N * plane && self.phases.len() * len <= plane);
         assert!(self.phases.iter().all(|phase| phase.tap.iter().all(|&tap| tap < self.stride)));
         let to = SendPtr::new(u);
-        let pieces = len.div_ceil(WEIGHTS_GRAIN);
-        for_each_range(par, self.phases.len() * pieces, 1, |low, high| {
-            for piece in low..high {
-                let (phase, first) = (piece / pieces, piece % pieces * WEIGHTS_GRAIN);
-                let [top, left] = self.phases[phase].tap;
-                let job = Planes::<T, Weights, K, N> {
-                    line: PhantomData,
-                    from: self.w[(top * side + left) * len + first..].as_ptr(),
-                    from_step: [self.stride * side * len, self.stride * len],
-                    to: to.get().wrapping_add(phase * len + first),
-                    to_step: [N * plane, plane],
-                    len: WEIGHTS_GRAIN.min(len - first),
-                };
-                // SAFETY: elements of K^2 taps and of N^2 planes, whose sizes were checked; pieces are disjoint.
-                unsafe { job.run(self.kernels.isa) }
-            }
+        for_each_piece(par, self.phases.len(), len, |phase, first, count| {
+            let [top, left] = self.phases[phase].tap;
+            let job = Planes::<T, Weights, K, N> {
+                line: PhantomData,
+                from: self.w[(top * side + left) * len + first..].as_ptr(),
+                from_step: [self.stride * side * len, self.stride * len],
+                to: to.get().wrapping_add(phase * len + first),
+                to_step: [N * plane, plane],
+                len: count,
+            };
+            // SAFETY: elements of K^2 taps and of N^2 planes, whose sizes were checked; pieces are disjoint.
+            unsafe { job.run(self.kernels.isa) }
         });
     }
 

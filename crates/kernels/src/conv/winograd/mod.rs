@@ -37,6 +37,7 @@ pub(super) use weight_grad::WeightGrad;
 
 use super::ConvDims;
 use crate::microkernel::ROWS;
+use crate::par::{Par, for_each_range};
 
 /// How many tiles make a block of at most `size` elements, with so many elements each.
 fn tile_block(size: usize, elements: usize) -> usize {
@@ -45,6 +46,17 @@ fn tile_block(size: usize, elements: usize) -> usize {
 
 /// Weights of a tap that a task transforms, or gathers the gradient of: with 6 x 6 values for each, a third of a megabyte is read and written.
 const WEIGHTS_GRAIN: usize = 1 << 11;
+
+/// Calls `f(phase, first, count)` for pieces of the `len` weights of a tap in each phase: which phase, and which of them.
+fn for_each_piece(par: Par, phases: usize, len: usize, f: impl Fn(usize, usize, usize) + Sync + Send) {
+    let pieces = len.div_ceil(WEIGHTS_GRAIN);
+    for_each_range(par, phases * pieces, 1, |low, high| {
+        for piece in low..high {
+            let (phase, first) = (piece / pieces, piece % pieces * WEIGHTS_GRAIN);
+            f(phase, first, WEIGHTS_GRAIN.min(len - first));
+        }
+    });
+}
 
 /// Elements between planes that would otherwise lie at a distance of a power of two and meet in the same lines of the cache: one line.
 const fn gap<T>() -> usize {

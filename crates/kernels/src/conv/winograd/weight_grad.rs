@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 
 use super::lines::{Collect, Input, Line, Spread};
 use super::transform::{Gather, Grid, Planes};
-use super::{Phase, Points, WEIGHTS_GRAIN, gap, tile_block};
+use super::{Phase, Points, for_each_piece, gap, tile_block};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
@@ -141,22 +141,18 @@ impl<T: Real> WeightGrad<'_, T> {
         assert!(dw.len() == side * side * len && sums.len() == N * N * plane && self.phases.len() * len <= plane);
         assert!(self.phases.iter().all(|phase| phase.tap.iter().all(|&tap| tap < self.stride)));
         let to = SendPtr::new(dw);
-        let pieces = len.div_ceil(WEIGHTS_GRAIN);
-        for_each_range(par, self.phases.len() * pieces, 1, |low, high| {
-            for piece in low..high {
-                let (phase, first) = (piece / pieces, piece % pieces * WEIGHTS_GRAIN);
-                let [top, left] = self.phases[phase].tap;
-                let job = Planes::<T, Collect, N, K> {
-                    line: PhantomData,
-                    from: sums[phase * len + first..].as_ptr(),
-                    from_step: [N * plane, plane],
-                    to: to.get().wrapping_add((top * side + left) * len + first),
-                    to_step: [self.stride * side * len, self.stride * len],
-                    len: WEIGHTS_GRAIN.min(len - first),
-                };
-                // SAFETY: elements of N^2 planes and of K^2 taps, whose sizes were checked; pieces are disjoint.
-                unsafe { job.run(self.kernels.isa) }
-            }
+        for_each_piece(par, self.phases.len(), len, |phase, first, count| {
+            let [top, left] = self.phases[phase].tap;
+            let job = Planes::<T, Collect, N, K> {
+                line: PhantomData,
+                from: sums[phase * len + first..].as_ptr(),
+                from_step: [N * plane, plane],
+                to: to.get().wrapping_add((top * side + left) * len + first),
+                to_step: [self.stride * side * len, self.stride * len],
+                len: count,
+            };
+            // SAFETY: elements of N^2 planes and of K^2 taps, whose sizes were checked; pieces are disjoint.
+            unsafe { job.run(self.kernels.isa) }
         });
     }
 
