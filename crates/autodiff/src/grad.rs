@@ -70,6 +70,7 @@ fn sweep<'t>(ys: &[Var<'t>], cotangents: &[Var<'t>], xs: &[Var<'t>]) -> Vec<Opti
     let Some(tape) = ys.first().map(|y| y.tape()) else { return vec![None; xs.len()] };
     let top = ys.iter().map(|y| y.id).max().map_or(0, |id| id as usize + 1);
     let reach = reaches(tape, xs, top);
+    let mark = tape.len() as Id;
     let mut cotangent: HashMap<Id, Var<'t>> = HashMap::new();
     let add = |into: &mut HashMap<Id, Var<'t>>, id: Id, g: Var<'t>| {
         into.entry(id).and_modify(|sum| *sum = *sum + g).or_insert(g);
@@ -95,7 +96,9 @@ fn sweep<'t>(ys: &[Var<'t>], cotangents: &[Var<'t>], xs: &[Var<'t>]) -> Vec<Opti
         let g = if wanted(id) { cotangent[&id] } else { cotangent.remove(&id).expect("checked above") };
         let inputs: SmallVec<[Var<'t>; 3]> = ins.iter().map(|&i| replays.at(i)).collect();
         let need: SmallVec<[bool; 3]> = ins.iter().map(|&i| reach[i as usize]).collect();
-        let gradients = rule(&prim, &inputs, replays.at(id), g, &need);
+        // What this sweep has recorded and nobody else holds, or will: a cotangent that waits, or is a result, is a variable to the caller.
+        let is_private = |id: Id| id >= mark && cotangent.values().all(|other| other.id != id);
+        let gradients = rule(&prim, &inputs, replays.at(id), g, &need, &is_private);
         for ((&input, &needed), gradient) in ins.iter().zip(&need).zip(gradients) {
             if let (true, Some(gradient)) = (needed, gradient) {
                 add(&mut cotangent, input, gradient);

@@ -4,13 +4,21 @@
 use smallvec::{SmallVec, smallvec};
 
 use crate::prim::{Binary, Prim, Unary};
-use crate::tape::{Source, Var};
+use crate::tape::{Id, Source, Var};
 
 /// Cotangents of the inputs of one equation.
 pub(crate) type Cotangents<'t> = SmallVec<[Option<Var<'t>>; 3]>;
 
-/// Cotangents of `xs` from the cotangent `g` of `y = prim(xs)`; `need[i]` tells whether input `i`'s is wanted.
-pub(crate) fn vjp<'t>(prim: &Prim, xs: &[Var<'t>], y: Var<'t>, g: Var<'t>, need: &[bool]) -> Cotangents<'t> {
+/// Cotangents of `xs` from the cotangent `g` of `y = prim(xs)`; `need[i]` tells whether input `i`'s is wanted. Only behind a value that `is_private`
+/// may a rule look at what it was computed from: a gradient in any other would be lost.
+pub(crate) fn vjp<'t>(
+    prim: &Prim,
+    xs: &[Var<'t>],
+    y: Var<'t>,
+    g: Var<'t>,
+    need: &[bool],
+    is_private: &dyn Fn(Id) -> bool,
+) -> Cotangents<'t> {
     let want = |i: usize, rule: &dyn Fn() -> Var<'t>| need[i].then(rule);
     // For broadcasting primitives: a cotangent of the output's shape, summed to that of input `i`.
     let fit = |i: usize, rule: &dyn Fn() -> Var<'t>| need[i].then(|| rule().sum_to(xs[i].shape()));
@@ -111,7 +119,7 @@ pub(crate) fn vjp<'t>(prim: &Prim, xs: &[Var<'t>], y: Var<'t>, g: Var<'t>, need:
         Prim::Normalize { eps } => {
             let rstd = Var::record(Prim::Rstd { eps: *eps }, &[xs[0]]);
             // The gradient is linear in each column of g, so a column's factor, as of a batch norm, is left to the statistics.
-            let (rstd, g) = match scaled_columns(g) {
+            let (rstd, g) = match scaled_columns(g, is_private) {
                 Some((h, scale)) => (rstd * scale, h),
                 None => (rstd, g),
             };
@@ -184,13 +192,14 @@ fn middle(statistics: Var<'_>) -> Var<'_> {
     statistics.reshape([s[0], 1, s[1]])
 }
 
-/// h and s, `[1, C]`, if `g`, `[outer, R, C]`, was recorded as `h * s` with one factor for each column.
-fn scaled_columns(g: Var<'_>) -> Option<(Var<'_>, Var<'_>)> {
+/// h and s, `[1, C]`, if `g`, `[outer, R, C]`, was recorded as `h * s` with one factor for each column, and is private.
+fn scaled_columns<'t>(g: Var<'t>, is_private: &dyn Fn(Id) -> bool) -> Option<(Var<'t>, Var<'t>)> {
     let (tape, shape) = (g.tape, g.shape());
     let c = shape[2];
     // Reshapes may lie between, from images to rows.
     let mut id = g.id;
     let product = loop {
+        is_private(id).then_some(())?;
         let step = tape.with_node(id, |node| match &node.source {
             Source::Eqn { prim: Prim::Reshape(_), ins } => Some((ins[0], None)),
             Source::Eqn { prim: Prim::Binary(Binary::Mul), ins } => Some((id, Some([ins[0], ins[1]]))),

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{CUSTOM, Case, KINDS, cases, kind};
-use metaforge_autodiff::{DType, Key, Prim, Tape, Tensor, Unary, Var, check_grads, vjp};
+use metaforge_autodiff::{DType, Key, Prim, Tape, Tensor, Unary, Var, check_grads, grad, jvp, vjp};
 use proptest::prelude::*;
 
 #[test]
@@ -26,6 +26,36 @@ fn gradcheck_of_scaled_normalisations() {
         let checked = check_grads(|v| vec![(v[0].normalize(outer, inner, 0.1) * v[1]).sin()], &ins, 3, 1e-6, key);
         assert!(checked.is_ok(), "{outer} {inner}: {}", checked.unwrap_err());
     }
+}
+
+/// A rule that looks at how a cotangent was computed must not lose it where it is a variable itself: given by the caller, a result of the sweep, or one
+/// that becomes a result later.
+#[test]
+fn a_cotangent_that_is_a_product_is_a_variable_too() {
+    let tape = Tape::eager();
+    let noise = |i| tape.var(&Key::new(7).fold(i).normal([1, 6, 3], 0.0, 1.0).to_dtype(DType::F64));
+    let [x, u0, w, t] = [0, 1, 2, 3].map(noise);
+    let scale = tape.var(&Tensor::from_f64([3], vec![1.5, -0.5, 2.0]));
+    let close = |a: Var<'_>, b: Var<'_>, what: &str| {
+        let (a, b) = (a.value(), b.value());
+        assert!(b.f64s().iter().any(|b| b.abs() > 0.1), "{what}");
+        for (a, b) in a.f64s().iter().zip(b.f64s()) {
+            assert!((a - b).abs() < 1e-12, "{what}: {a}, not {b}");
+        }
+    };
+    // The pullback is linear in its cotangent, and its transpose is the pushforward.
+    let xhat = x.normalize(1, 1, 1e-5);
+    let forward = jvp(&[xhat], &[x], &[t])[0];
+    let given = u0 * scale;
+    let pulled = vjp(&[xhat], &[given], &[x]);
+    close(vjp(&pulled, &[t], &[given])[0], forward, "a cotangent that was given");
+    let found = grad(((xhat * scale).sin() * w).sum(), &[x, xhat]);
+    close(vjp(&found[..1], &[t], &found[1..])[0], forward, "a cotangent that is a result");
+    // The sum hands one cotangent to both: the image's is pulled back first.
+    let other = w * 1.0;
+    let xhat = x.normalize(1, 1, 1e-5);
+    let found = grad((((xhat + other) * scale).sin() * u0).sum(), &[x, other]);
+    close(vjp(&found[..1], &[t], &found[1..])[0], forward, "a cotangent that becomes a result");
 }
 
 proptest! {

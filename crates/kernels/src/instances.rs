@@ -127,6 +127,18 @@ instances! {
     /// Runs a fused pass; see [`crate::fused`]. Panics if an operand has not the length or type that the pass was made for.
     fused::fused(par: Par, fusion: &Fusion, ins: &[In<'_, T>], params: &[&[T]], outs: &mut [Out<'_, T>]);
 
+    /// `dw [KH, KW, C_in / groups, C_out]`: [`conv_weight_grad`] by what [`fused`] computes, which is never in memory as a whole. Panics unless
+    /// [`Fusion::feeds_weight_grad`].
+    fused::fused_weight_grad(
+        par: Par,
+        fusion: &Fusion,
+        ins: &[In<'_, T>],
+        params: &[&[T]],
+        dims: &ConvDims,
+        x: &[T],
+        dw: &mut [T],
+    );
+
     /// Means and `1 / sqrt(var + eps)` of `x [outer, R, C]` over `R`, both `[outer, C]`: what [`normalize`] uses.
     norm::statistics(par: Par, x: &[T], outer: usize, r: usize, c: usize, eps: f64, mean: &mut [T], rstd: &mut [T]);
 

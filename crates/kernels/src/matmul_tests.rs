@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::microkernel::kernels_of;
+use crate::par::pool;
 use crate::simd::Isa;
 use proptest::prelude::*;
 
@@ -53,11 +54,14 @@ fn compare<T: Real>(d: &MatMulDims) {
             product(kernels_of::<T>(isa), par, d, &a, &b, &mut out);
             out
         };
-        let (seq, rayon) = (run(Par::Seq), run(Par::Rayon));
-        assert!(
-            bytemuck::cast_slice::<T, u8>(&seq) == bytemuck::cast_slice::<T, u8>(&rayon),
-            "threads matter for {isa:?} {d:?}"
-        );
+        let seq = run(Par::Seq);
+        for threads in [3, 16] {
+            let rayon = pool(threads).install(|| run(Par::Rayon));
+            assert!(
+                bytemuck::cast_slice::<T, u8>(&seq) == bytemuck::cast_slice::<T, u8>(&rayon),
+                "{threads} threads matter for {isa:?} {d:?}"
+            );
+        }
         let tolerance = T::EPSILON.to_f64() * (4.0 + (d.k as f64).powf(1.5));
         for (i, (got, want)) in seq.iter().zip(&expected).enumerate() {
             assert!((got.to_f64() - want).abs() <= tolerance, "out[{i}] = {got}, not {want}, for {isa:?} {d:?}");

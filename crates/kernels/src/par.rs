@@ -1,5 +1,5 @@
-//! How work is spread over threads: sequentially unless told otherwise, and split by shape only, so that one thread and sixty-four
-//! give the same bits.
+//! How work is spread over threads: sequentially unless told otherwise. Sums are cut by shape alone; results that do not depend on where a piece begins
+//! may be cut by the number of threads. So one thread and sixty-four give the same bits.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ where
 
 /// How long a thread watches in vain before it goes to sleep after all.
 const PATIENCE: Duration = Duration::from_micros(500);
-/// Threads that watch, at most: kernels are cut into no more than some 16 pieces.
+/// Threads that watch, at most: many a kernel is cut into no more than some 16 pieces.
 const WATCHERS: usize = 15;
 
 thread_local! {
@@ -171,6 +171,18 @@ impl<T> SendPtr<T> {
     pub(crate) fn get(self) -> *mut T {
         self.0
     }
+}
+
+/// A pool of so many threads for the kernels' tests; each is made once.
+#[cfg(test)]
+pub(crate) fn pool(threads: usize) -> &'static rayon::ThreadPool {
+    use std::collections::HashMap;
+    use std::sync::{Mutex, PoisonError};
+    static POOLS: Mutex<Option<HashMap<usize, &'static rayon::ThreadPool>>> = Mutex::new(None);
+    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    pools.get_or_insert_default().entry(threads).or_insert_with(|| {
+        Box::leak(Box::new(rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a few threads")))
+    })
 }
 
 #[cfg(test)]

@@ -23,9 +23,11 @@ pub(crate) enum Slot {
     Fused,
     /// Sums of blocks of a fused pass.
     Partial,
+    /// Images that are computed where they are needed.
+    Images,
 }
 
-const SLOTS: usize = 8;
+const SLOTS: usize = 9;
 
 /// One cache line.
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -22,7 +22,14 @@ fn multiply_adds(instr: &Instr, out: Shape) -> usize {
     let shape = |operand: usize| instr.ins[operand].aval.shape;
     // Weights are [KH, KW, C_in / groups, C_out]: an output number takes a multiply-add for each weight of its channel.
     let taps = |weights: &[usize]| weights[..3].iter().product::<usize>();
-    let Op::Prim(prim) = &instr.op else { return 0 };
+    let prim = match &instr.op {
+        Op::Prim(prim) => prim,
+        Op::FusedWeightGrad { dims, .. } => {
+            let [h, w] = dims.out_hw().unwrap_or_default();
+            return dims.n * h * w * dims.co * taps(&out);
+        }
+        Op::Statistics { .. } | Op::Coefficients { .. } | Op::Step(_) | Op::Fused { .. } => return 0,
+    };
     match prim {
         &Prim::MatMul { ta, interleaved, .. } => {
             let a = shape(0);

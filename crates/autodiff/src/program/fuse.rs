@@ -425,6 +425,9 @@ pub(super) fn copy(eqn: &Eqn) -> Eqn {
         Op::Coefficients { rows } => Op::Coefficients { rows: *rows },
         Op::Step(op) => Op::Step(*op),
         Op::Fused { fusion, inputs } => Op::Fused { fusion: fusion.clone(), inputs: *inputs },
+        Op::FusedWeightGrad { fusion, inputs, dims } => {
+            Op::FusedWeightGrad { fusion: fusion.clone(), inputs: *inputs, dims: dims.clone() }
+        }
     };
     Eqn { op, ins: eqn.ins.clone(), outs: eqn.outs.clone() }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use metaforge_kernels::ConvDims;
 use metaforge_kernels::fused::{Fusion, StepOp};
 use smallvec::{SmallVec, smallvec};
 
@@ -47,6 +48,12 @@ pub(super) enum Op {
     Fused {
         fusion: Box<Fusion>,
         inputs: usize,
+    },
+    /// The weight gradient by what such a pass computes. Its operands are those of the pass, and the image.
+    FusedWeightGrad {
+        fusion: Box<Fusion>,
+        inputs: usize,
+        dims: Box<ConvDims>,
     },
 }
 

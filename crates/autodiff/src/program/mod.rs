@@ -2,6 +2,7 @@
 //!
 //! An eager tape and a program call the same kernels in the same order, so their numbers are the same to the bit.
 
+mod feed;
 mod flops;
 mod fuse;
 mod fused;
@@ -109,7 +110,7 @@ impl Program {
             f(&tape, &vars).iter().map(|y| y.id).collect()
         };
         let (nodes, outputs) = optimise::optimise(tape.into_nodes(), outputs);
-        plan::plan(inputs.to_vec(), fuse::fuse(Graph::new(nodes, outputs)).without_barriers())
+        plan::plan(inputs.to_vec(), feed::feed(fuse::fuse(Graph::new(nodes, outputs)).without_barriers()))
     }
 
     /// Shapes and types of the inputs.

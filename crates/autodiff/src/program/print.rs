@@ -21,7 +21,7 @@ impl fmt::Display for Program {
             let here = if instr.in_place { "  (in place)" } else { "" };
             let starts: Vec<String> = instr.spans.iter().map(|span| format!("@{}", span.start)).collect();
             writeln!(f, "{} = {}({})  {}{here}", outs.join(", "), instr.op, ins.join(", "), starts.join(" "))?;
-            if let Op::Fused { fusion, .. } = &instr.op {
+            if let Op::Fused { fusion, .. } | Op::FusedWeightGrad { fusion, .. } = &instr.op {
                 fusion.steps().iter().try_for_each(|step| writeln!(f, "    {}", shown(step)))?;
                 fusion.sums().iter().try_for_each(|sum| writeln!(f, "    out{} = sum of {:?}", sum.into, sum.of))?;
             }
@@ -54,6 +54,7 @@ impl fmt::Display for Op {
             Op::Coefficients { .. } => f.write_str("Coefficients"),
             Op::Step(op) => write!(f, "{op:?}"),
             Op::Fused { fusion, .. } => write!(f, "Fused[{}]", fusion.steps().len() + fusion.sums().len()),
+            Op::FusedWeightGrad { fusion, .. } => write!(f, "ConvWeightGrad of Fused[{}]", fusion.steps().len()),
         }
     }
 }

@@ -68,16 +68,7 @@ fn lowered<'a, T: Tagged>(
             kernels::grad_coefficients(x(0), x(1), x(2), *rows, slope, shift);
         }
         Op::Fused { fusion, inputs } => {
-            let mut ins: SmallVec<[In<'_, T>; MAX_OPERANDS]> = SmallVec::new();
-            for operand in &instr.ins[..*inputs] {
-                let view = view(operand);
-                ins.push(match view.data {
-                    Slice::U32(x) => In::Index(x),
-                    Slice::F32(_) | Slice::F64(_) => In::Float(T::of(&view)),
-                });
-            }
-            let mut params: SmallVec<[&[T]; MAX_OPERANDS]> = SmallVec::new();
-            instr.ins[*inputs..].iter().for_each(|operand| params.push(T::of(&view(operand))));
+            let (ins, params) = operands(&instr.ins, *inputs, &view);
             let mut results: SmallVec<[Out<'_, T>; MAX_OPERANDS]> = SmallVec::new();
             for out in outs {
                 results.push(match out {
@@ -87,6 +78,31 @@ fn lowered<'a, T: Tagged>(
             }
             kernels::fused(par, fusion, &ins, &params, &mut results);
         }
+        Op::FusedWeightGrad { fusion, inputs, dims } => {
+            let Some((image, of_pass)) = instr.ins.split_last() else { unreachable!("{op} has an image") };
+            let (ins, params) = operands(of_pass, *inputs, &view);
+            let Some(dw) = outs.next() else { unreachable!("{op} has a result") };
+            kernels::fused_weight_grad(par, fusion, &ins, &params, dims, T::of(&view(image)), T::of_mut(dw));
+        }
         Op::Prim(_) | Op::Step(_) => unreachable!("{op} is evaluated elsewhere or part of a pass"),
     }
+}
+
+/// The inputs and the parameters of a pass.
+#[inline(always)]
+fn operands<'a, T: Tagged>(
+    operands: &[Operand],
+    inputs: usize,
+    view: impl Fn(&Operand) -> View<'a>,
+) -> (SmallVec<[In<'a, T>; MAX_OPERANDS]>, SmallVec<[&'a [T]; MAX_OPERANDS]>) {
+    let (mut ins, mut params) = (SmallVec::new(), SmallVec::new());
+    for operand in &operands[..inputs] {
+        let view = view(operand);
+        ins.push(match view.data {
+            Slice::U32(x) => In::Index(x),
+            Slice::F32(_) | Slice::F64(_) => In::Float(T::of(&view)),
+        });
+    }
+    operands[inputs..].iter().for_each(|operand| params.push(T::of(&view(operand))));
+    (ins, params)
 }

@@ -20,7 +20,7 @@ mod winograd;
 
 pub(crate) use forward::conv;
 pub(crate) use input_grad::conv_input_grad;
-pub(crate) use weight_grad::conv_weight_grad;
+pub(crate) use weight_grad::{conv_weight_grad, conv_weight_grad_of, goes_by_images};
 
 /// The shape of a convolution: x `[n, h, w, ci]`, weights `[kh, kw, ci / groups, co]`, y `[n, oh, ow, co]`.
 ///

@@ -5,6 +5,7 @@ use super::input_grad::input_grad;
 use super::weight_grad::weight_grad;
 use super::*;
 use crate::microkernel::kernels_of;
+use crate::par::pool;
 use crate::simd::Isa;
 use crate::{Par, Real};
 use proptest::prelude::*;
@@ -66,6 +67,11 @@ fn run<T: Real>(isa: Isa, par: Par, d: &ConvDims, x: &[f64], w: &[f64], g: &[f64
     [y, dx, dw]
 }
 
+/// [`run`] on a pool of so many threads.
+fn on<T: Real>(threads: usize, isa: Isa, d: &ConvDims, x: &[f64], w: &[f64], g: &[f64]) -> [Vec<T>; 3] {
+    pool(threads).install(|| run(isa, Par::Rayon, d, x, w, g))
+}
+
 /// Every element type and instruction set against the definition, and one thread against several.
 fn check(d: &ConvDims) {
     let [oh, ow] = d.out_hw().unwrap();
@@ -74,8 +80,11 @@ fn check(d: &ConvDims) {
     let g = noise(d.n * oh * ow * d.co, 3);
     let expected = naive(d, &x, &w, &g);
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-        compare::<f32>(&run(isa, Par::Seq, d, &x, &w, &g), &run(isa, Par::Rayon, d, &x, &w, &g), &expected, d, isa);
-        compare::<f64>(&run(isa, Par::Seq, d, &x, &w, &g), &run(isa, Par::Rayon, d, &x, &w, &g), &expected, d, isa);
+        // Rows are cut by the number of threads.
+        for threads in [3, 16] {
+            compare::<f32>(&run(isa, Par::Seq, d, &x, &w, &g), &on(threads, isa, d, &x, &w, &g), &expected, d, isa);
+            compare::<f64>(&run(isa, Par::Seq, d, &x, &w, &g), &on(threads, isa, d, &x, &w, &g), &expected, d, isa);
+        }
     }
 }
 

@@ -18,6 +18,8 @@ const BLOCK: usize = 512;
 
 /// Pieces that the rows are cut into for each thread, so that one which is held up delays the others little.
 const PIECES: usize = 2;
+/// Rows of a piece, at least, where there are more pieces than threads.
+const LEAST_ROWS: usize = 8 * ROWS;
 /// Rows that are too few to be cut: the images are, instead.
 const FEW_ROWS: usize = 4 * ROWS;
 /// Parts that the images are then cut into; sums are added part by part, whatever the threads.
@@ -32,6 +34,73 @@ pub(crate) fn conv_weight_grad<T: Real>(par: Par, dims: &ConvDims, x: &[T], g: &
     let out = dims.check("conv_weight_grad", x.len(), dw.len(), g.len());
     let par = if dims.work(out) < PAR_WORK { Par::Seq } else { par };
     weight_grad(kernels(), par, dims, out, x, g, dw);
+}
+
+/// [`conv_weight_grad`] by a g that is computed image by image where it is needed, and is never in memory as a whole: `g_of([first, last], g)` leaves
+/// that of these images in g. The bits are the same.
+///
+/// # Panics
+/// If a length does not fit, or the shape is one that goes another way (see [`goes_by_images`]).
+#[track_caller]
+pub(crate) fn conv_weight_grad_of<T: Real>(
+    par: Par,
+    dims: &ConvDims,
+    x: &[T],
+    g_of: &(dyn Fn([usize; 2], &mut [T]) + Sync),
+    dw: &mut [T],
+) {
+    let Some(out) = dims.out_hw() else { panic!("conv_weight_grad_of: no output for {dims:?}") };
+    dims.check("conv_weight_grad_of", x.len(), dw.len(), dims.n * out[0] * out[1] * dims.co);
+    assert!(goes_by_images::<T>(dims), "conv_weight_grad_of: {dims:?}");
+    let par = if dims.work(out) < PAR_WORK { Par::Seq } else { par };
+    let product = Product::new(kernels(), dims, out, x, &[]);
+    let image = product.g.image_len();
+    let together = product.images_of_block();
+    let sum = |[n0, n1]: [usize; 2], to: SendPtr<T>| {
+        scratch::with::<T, _>(Slot::Images, together.min(n1 - n0) * image, |g| {
+            for first in (n0..n1).step_by(together) {
+                let last = (first + together).min(n1);
+                let g = &mut g[..(last - first) * image];
+                g_of([first, last], g);
+                let g = Images { data: &*g, ..product.g };
+                let block = Product { n: last - first, x: product.x.slice(first, last), g, ..product };
+                // SAFETY: `by_parts` gives room for these sums to this call alone.
+                unsafe { block.add_images([0, product.rows()], first > n0, to) }
+            }
+        });
+    };
+    // SAFETY: the lengths fit the shape and dw is ours alone.
+    unsafe { product.by_parts(par, SendPtr::new(dw), &sum) }
+}
+
+/// Whether [`conv_weight_grad`] cuts the images of such a shape and sums them in order: few rows, of a map that is worth no other way.
+pub(crate) fn goes_by_images<T: Real>(dims: &ConvDims) -> bool {
+    let kernels = kernels::<T>();
+    let Some(out) = dims.out_hw() else { return false };
+    let product = Product::new(kernels, dims, out, &[], &[]);
+    let is_empty = [dims.n, dims.ci, dims.co, dims.hw[0], dims.hw[1]].contains(&0);
+    !is_empty && way(kernels, dims, out) == Way::Direct && product.parts() > 1
+}
+
+/// How a weight gradient is computed.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Direct,
+    /// With x and g in each other's place.
+    Mirrored,
+    Winograd(Points),
+}
+
+fn way<T: Real>(kernels: &Kernels<T>, dims: &ConvDims, out: [usize; 2]) -> Way {
+    let (ci, co) = (dims.group_ci(), dims.group_co());
+    // At stride 1 x and g may change places: dw[tap] = sum over pixels of x of x[pixel] g[pixel - tap], which is the weight gradient of the
+    // convolution of g with the taps backwards. Whichever leaves fewer lanes idle.
+    let registers = |[h, w]: [usize; 2], lanes: usize, rows: usize| h * w * rows * lanes.div_ceil(kernels.lanes);
+    if dims.stride == [1, 1] && 5 * registers(dims.hw, ci, co) < 4 * registers(out, co, ci) {
+        return Way::Mirrored;
+    }
+    let phases = dims.stride[0] * dims.stride[1];
+    winograd::points(dims, out, [phases * dims.ci, dims.co], kernels.lanes).map_or(Way::Direct, Way::Winograd)
 }
 
 pub(super) fn weight_grad<T: Real>(
@@ -49,28 +118,12 @@ pub(super) fn weight_grad<T: Real>(
     }
     let (ci, co) = (dims.group_ci(), dims.group_co());
     let taps = dims.taps();
-    let direct = Product {
-        kernels,
-        kernel: dims.kernel,
-        stride: dims.stride,
-        dilation: dims.dilation,
-        origin: [0, 1].map(|i| -(dims.pad[i][0] as isize)),
-        groups: dims.groups,
-        n: dims.n,
-        x: Images { data: x, hw: dims.hw, c: dims.ci },
-        g: Images { data: g, hw: out, c: dims.co },
-    };
-    // At stride 1 x and g may change places: dw[tap] = sum over pixels of x of x[pixel] g[pixel - tap], which is the weight gradient of the
-    // convolution of g with the taps backwards. Whichever leaves fewer lanes idle.
-    let registers = |[h, w]: [usize; 2], lanes: usize, rows: usize| h * w * rows * lanes.div_ceil(kernels.lanes);
-    let mirrored = dims.stride == [1, 1] && 5 * registers(dims.hw, ci, co) < 4 * registers(out, co, ci);
-    let phases = dims.stride[0] * dims.stride[1];
-    if !mirrored && let Some(points) = winograd::points(dims, out, [phases * dims.ci, dims.co], kernels.lanes) {
-        return by_winograd(kernels, par, dims, out, points, x, g, dw);
-    }
-    if !mirrored {
+    let direct = Product::new(kernels, dims, out, x, g);
+    match way(kernels, dims, out) {
+        Way::Winograd(points) => return by_winograd(kernels, par, dims, out, points, x, g, dw),
         // SAFETY: the lengths fit the shape (checked by the caller) and dw is ours alone.
-        return unsafe { direct.run(par, SendPtr::new(dw)) };
+        Way::Direct => return unsafe { direct.run(par, SendPtr::new(dw)) },
+        Way::Mirrored => {}
     }
     let reach = |i: usize| (dims.dilation[i] * (dims.kernel[i] - 1)) as isize;
     let product =
@@ -138,31 +191,64 @@ struct Block<'a, T> {
     add: bool,
 }
 
-impl<T: Real> Product<'_, T> {
+impl<'a, T: Real> Product<'a, T> {
+    fn new(kernels: &'static Kernels<T>, dims: &ConvDims, out: [usize; 2], x: &'a [T], g: &'a [T]) -> Self {
+        Product {
+            kernels,
+            kernel: dims.kernel,
+            stride: dims.stride,
+            dilation: dims.dilation,
+            origin: [0, 1].map(|i| -(dims.pad[i][0] as isize)),
+            groups: dims.groups,
+            n: dims.n,
+            x: Images { data: x, hw: dims.hw, c: dims.ci },
+            g: Images { data: g, hw: out, c: dims.co },
+        }
+    }
+
+    /// The product over images `first..last`.
+    fn slice(&self, first: usize, last: usize) -> Product<'a, T> {
+        Product { n: last - first, x: self.x.slice(first, last), g: self.g.slice(first, last), ..*self }
+    }
+
     /// Rows of the product: all (tap, channel of x) pairs of a group.
     fn rows(&self) -> usize {
         self.kernel[0] * self.kernel[1] * self.x.c / self.groups
     }
 
+    /// Parts that the images are cut into.
+    fn parts(&self) -> usize {
+        if self.rows() <= FEW_ROWS && !self.is_by_position() { self.n.min(PARTS) } else { 1 }
+    }
+
     /// # Safety
     /// `dw` addresses all the weights, and nobody else uses them meanwhile.
     unsafe fn run(&self, par: Par, dw: SendPtr<T>) {
-        let rows = self.rows();
-        let parts = if rows <= FEW_ROWS { self.n.min(PARTS) } else { 1 };
-        if parts == 1 {
+        if self.parts() == 1 {
             // SAFETY: passed on.
             return unsafe { self.by_rows(par, dw) };
         }
-        let len = rows * self.g.c;
+        let sum = |[n0, n1]: [usize; 2], to: SendPtr<T>| {
+            // SAFETY: `by_parts` gives room for these sums to this call alone.
+            unsafe { self.slice(n0, n1).by_rows(Par::Seq, to) }
+        };
+        // SAFETY: passed on.
+        unsafe { self.by_parts(par, dw, &sum) }
+    }
+
+    /// Lets `sum` set the sums over some images, part by part, and adds up those of the parts.
+    ///
+    /// # Safety
+    /// See [`Product::run`].
+    unsafe fn by_parts(&self, par: Par, dw: SendPtr<T>, sum: &(dyn Fn([usize; 2], SendPtr<T>) + Sync)) {
+        let parts = self.parts();
+        let len = self.rows() * self.g.c;
         scratch::with::<T, _>(Slot::Spare, (parts - 1) * len, |spare| {
             let others = SendPtr::new(spare);
             for_each_range(par, parts, 1, |first, last| {
                 for part in first..last {
-                    let [n0, n1] = [part, part + 1].map(|part| part * self.n / parts);
-                    let job = Product { n: n1 - n0, x: self.x.slice(n0, n1), g: self.g.slice(n0, n1), ..*self };
                     let to = if part == 0 { dw } else { others.add((part - 1) * len) };
-                    // SAFETY: each part has sums of its own.
-                    unsafe { job.by_rows(Par::Seq, to) }
+                    sum([part, part + 1].map(|part| part * self.n / parts), to);
                 }
             });
             // SAFETY: all the weights, by the caller's word, set by the first part.
@@ -179,8 +265,13 @@ impl<T: Real> Product<'_, T> {
         let rows = self.rows();
         let grain = match par {
             Par::Seq => rows,
-            // Every piece copies the pixels for itself, at the price of some ten rows of arithmetic.
-            Par::Rayon => rows.div_ceil(PIECES * rayon::current_num_threads()).max(2 * ROWS).next_multiple_of(ROWS),
+            // A row is one chain of multiply-adds, wherever its piece begins, so the number of pieces may follow the threads. Every piece copies the
+            // pixels for itself, at the price of some ten rows of arithmetic.
+            Par::Rayon => {
+                let threads = rayon::current_num_threads();
+                let pieces = (PIECES * threads).min((rows / LEAST_ROWS).max(threads));
+                rows.div_ceil(pieces).max(2 * ROWS).next_multiple_of(ROWS)
+            }
         };
         let by_position = self.is_by_position();
         for_each_range(par, rows, grain, |first, last| {
@@ -196,25 +287,42 @@ impl<T: Real> Product<'_, T> {
     /// # Safety
     /// See [`Product::run`]; nobody else writes these rows.
     unsafe fn some_rows(&self, range: [usize; 2], dw: SendPtr<T>) {
+        let together = self.images_of_block();
+        for first in (0..self.n).step_by(together) {
+            let images = self.slice(first, (first + together).min(self.n));
+            // SAFETY: passed on.
+            unsafe { images.add_images(range, first > 0, dw) }
+        }
+    }
+
+    /// Rows of g in a block.
+    fn rows_of_block(&self) -> usize {
+        (BLOCK / self.g.hw[1]).clamp(1, self.g.hw[0])
+    }
+
+    /// Images that are taken together.
+    fn images_of_block(&self) -> usize {
         let [oh, ow] = self.g.hw;
-        let block_rows = (BLOCK / ow).clamp(1, oh);
-        let block_images = if block_rows == oh { (BLOCK / (oh * ow)).clamp(1, self.n) } else { 1 };
-        let mut add = false;
-        for n0 in (0..self.n).step_by(block_images) {
-            let n1 = (n0 + block_images).min(self.n);
-            for r0 in (0..oh).step_by(block_rows) {
-                let r1 = (r0 + block_rows).min(oh);
-                // SAFETY: passed on.
-                unsafe { self.block([n0, n1], [r0, r1], range, add, dw) }
-                add = true;
-            }
+        if self.rows_of_block() == oh { (BLOCK / (oh * ow)).max(1) } else { 1 }
+    }
+
+    /// Sums over images that are taken together, in blocks of rows; adds them to what is in dw, or sets it.
+    ///
+    /// # Safety
+    /// See [`Product::some_rows`].
+    unsafe fn add_images(&self, range: [usize; 2], add: bool, dw: SendPtr<T>) {
+        let oh = self.g.hw[0];
+        let rows = self.rows_of_block();
+        for r0 in (0..oh).step_by(rows) {
+            // SAFETY: passed on.
+            unsafe { self.block([r0, (r0 + rows).min(oh)], range, add || r0 > 0, dw) }
         }
     }
 
     /// # Safety
     /// See [`Product::some_rows`].
-    unsafe fn block(&self, [n0, n1]: [usize; 2], [r0, r1]: [usize; 2], range: [usize; 2], add: bool, dw: SendPtr<T>) {
-        let [oh, ow] = self.g.hw;
+    unsafe fn block(&self, [r0, r1]: [usize; 2], range: [usize; 2], add: bool, dw: SendPtr<T>) {
+        let ow = self.g.hw[1];
         let axis = |i: usize, first: usize, last: usize| {
             let size = (last - 1 - first) * self.stride[i] + (self.kernel[i] - 1) * self.dilation[i] + 1;
             ((first * self.stride[i]) as isize + self.origin[i], size)
@@ -222,10 +330,10 @@ impl<T: Real> Product<'_, T> {
         let (top, height) = axis(0, r0, r1);
         let (left, width) = axis(1, 0, ow);
         let rect = Rect { origin: [top, left], size: [height, width] };
-        let g = self.g.data[(n0 * oh + r0) * ow * self.g.c..].as_ptr();
+        let g = self.g.data[r0 * ow * self.g.c..].as_ptr();
         let run = |x: *const T, pitch: usize, image: usize| {
-            scratch::with::<Segment, _>(Slot::Index, (n1 - n0) * (r1 - r0), |buffer| {
-                let segments = self.segments([n1 - n0, r1 - r0], pitch, image, buffer);
+            scratch::with::<Segment, _>(Slot::Index, self.n * (r1 - r0), |buffer| {
+                let segments = self.segments([self.n, r1 - r0], pitch, image, buffer);
                 let block = Block { x, pitch, g, segments, add };
                 for group in 0..self.groups {
                     // SAFETY: the rectangle holds every neighbour of the pixels, and the rest is the caller's word.
@@ -236,12 +344,12 @@ impl<T: Real> Product<'_, T> {
         let c = self.x.c;
         if rect.is_inside(self.x.hw) {
             let pitch = self.x.hw[1] * c;
-            let first = n0 * self.x.image_len() + rect.origin[0] as usize * pitch + rect.origin[1] as usize * c;
+            let first = rect.origin[0] as usize * pitch + rect.origin[1] as usize * c;
             run(self.x.data[first..].as_ptr(), pitch, self.x.image_len());
         } else {
             let image = height * width * c;
-            scratch::with::<T, _>(Slot::Window, (n1 - n0) * image, |window| {
-                self.x.copy_rect(n0, n1, rect, window);
+            scratch::with::<T, _>(Slot::Window, self.n * image, |window| {
+                self.x.copy_rect(0, self.n, rect, window);
                 run(window.as_ptr(), width * c, image);
             });
         }

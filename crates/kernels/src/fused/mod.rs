@@ -13,6 +13,9 @@ mod patch;
 mod pooling;
 mod steps;
 mod sums;
+mod weight_grad;
+
+use std::any::TypeId;
 
 use crate::fold::fold;
 use crate::par::{Par, SendPtr, for_each_range};
@@ -28,6 +31,7 @@ use patch::Patch;
 use pooling::Bands;
 pub use pooling::Pooling;
 use sums::{ColumnSums, Partition};
+pub(crate) use weight_grad::fused_weight_grad;
 
 /// Elements of a tile, about: the values that live at once fit the first-level cache beside what streams through it, and the nanoseconds to
 /// begin a step are few beside those of the step.
@@ -337,31 +341,33 @@ impl Step {
 /// If a length or a type does not fit.
 #[track_caller]
 pub(crate) fn fused<T: Real>(par: Par, fusion: &Fusion, ins: &[In<'_, T>], params: &[&[T]], outs: &mut [Out<'_, T>]) {
-    let given = [ins.len(), params.len(), outs.len()];
-    assert_eq!(given, [fusion.inputs.len(), fusion.params, fusion.outputs.len()], "fused: operands");
-    let memory = |pointer: *mut u8, len: usize, index: bool, kind: Kind| {
-        let size = if index { size_of::<u32>() } else { size_of::<T>() };
-        assert!(len == fusion.len(kind) && index == (kind == Kind::Indices), "fused: {len} elements for {kind:?}");
-        Memory { pointer: SendPtr::from_raw(pointer), stride: fusion.unit(kind) * size }
-    };
-    let mut input = [Memory::NONE; MAX_OPERANDS];
-    for ((m, x), &kind) in input.iter_mut().zip(ins).zip(&fusion.inputs) {
-        *m = match x {
-            In::Float(x) => memory(x.as_ptr().cast_mut().cast(), x.len(), false, kind),
-            In::Index(x) => memory(x.as_ptr().cast_mut().cast(), x.len(), true, kind),
-        };
-    }
-    for x in params {
-        assert!(x.len() == fusion.period || x.len() == 1, "fused: {} numbers for {} columns", x.len(), fusion.period);
-    }
+    assert_eq!(outs.len(), fusion.outputs.len(), "fused: outputs");
     let mut output = [Memory::NONE; MAX_OPERANDS];
     for ((m, x), &kind) in output.iter_mut().zip(outs.iter_mut()).zip(&fusion.outputs) {
         *m = match x {
-            Out::Float(x) => memory(x.as_mut_ptr().cast(), x.len(), false, kind),
-            Out::Index(x) => memory(x.as_mut_ptr().cast(), x.len(), true, kind),
+            Out::Float(x) => Memory::of(fusion, x.as_mut_ptr(), x.len(), kind),
+            Out::Index(x) => Memory::of(fusion, x.as_mut_ptr(), x.len(), kind),
         };
     }
-    Job { fusion, params, input: &input, output: &output }.run(par);
+    let input = inputs(fusion, ins, params);
+    Job { fusion, params, input: &input, output: &output, is_kept: true }.run(par);
+}
+
+/// Checks what a pass reads, and where it lies.
+#[track_caller]
+fn inputs<T: Real>(fusion: &Fusion, ins: &[In<'_, T>], params: &[&[T]]) -> [Memory; MAX_OPERANDS] {
+    assert_eq!([ins.len(), params.len()], [fusion.inputs.len(), fusion.params], "fused: operands");
+    for x in params {
+        assert!(x.len() == fusion.period || x.len() == 1, "fused: {} numbers for {} columns", x.len(), fusion.period);
+    }
+    let mut input = [Memory::NONE; MAX_OPERANDS];
+    for ((m, x), &kind) in input.iter_mut().zip(ins).zip(&fusion.inputs) {
+        *m = match x {
+            In::Float(x) => Memory::of(fusion, x.as_ptr().cast_mut(), x.len(), kind),
+            In::Index(x) => Memory::of(fusion, x.as_ptr().cast_mut(), x.len(), kind),
+        };
+    }
+    input
 }
 
 /// An operand in memory: where it begins, and how many bytes a unit of it takes.
@@ -373,6 +379,17 @@ struct Memory {
 
 impl Memory {
     const NONE: Memory = Memory { pointer: SendPtr::NULL, stride: 0 };
+
+    /// `len` numbers, or indices, at `pointer`.
+    #[track_caller]
+    fn of<E: 'static>(fusion: &Fusion, pointer: *mut E, len: usize, kind: Kind) -> Memory {
+        let is_index = TypeId::of::<E>() == TypeId::of::<u32>();
+        assert!(
+            len == fusion.len(kind) && is_index == (kind == Kind::Indices),
+            "fused: {len} elements for {kind:?}"
+        );
+        Memory { pointer: SendPtr::from_raw(pointer.cast()), stride: fusion.unit(kind) * size_of::<E>() }
+    }
 }
 
 /// A pass with its operands.
@@ -381,6 +398,8 @@ struct Job<'a, T> {
     params: &'a [&'a [T]],
     input: &'a [Memory; MAX_OPERANDS],
     output: &'a [Memory; MAX_OPERANDS],
+    /// Whether the results stay in memory; otherwise they are read at once, and units that are not touched here are wanted soon.
+    is_kept: bool,
 }
 
 impl<T: Real> Job<'_, T> {
@@ -430,8 +449,10 @@ impl<T: Real> Job<'_, T> {
             Some(_) => 1,
             None => (TILE / full).clamp(1, (touched[1] - touched[0]).max(1)),
         };
-        let spread = if BLOCK.is_multiple_of(f.period) { LONG } else { f.period * (SPREAD / f.period).max(1) };
         let room = [f.bands.map_or(units * full, |b| b.largest_patch(TILE)), units * full];
+        let spread = if BLOCK.is_multiple_of(f.period) { LONG } else { f.period * (SPREAD / f.period).max(1) };
+        // No longer than what it stands beside: a small pass would spend its time on repeating it.
+        let spread = spread.min(room[0].next_multiple_of(f.period));
         let lanes = rows.as_ref().map_or(0, |(p, ..)| 2 * p.lanes);
         let spare = if touched[0] < owned { f.outputs.len() * full } else { 0 };
         let temps = f.temps.iter().map(|&is_wide| room[usize::from(is_wide)]).sum();
@@ -443,7 +464,7 @@ impl<T: Real> Job<'_, T> {
             for (to, x) in params.chunks_exact_mut(spread).zip(self.params) {
                 match x {
                     [x] => to.fill(*x),
-                    x => to.chunks_exact_mut(f.period).for_each(|row| row.copy_from_slice(x)),
+                    x => repeat(x, to),
                 }
             }
             let mut temp = [SendPtr::NULL; MAX_OPERANDS];
@@ -456,6 +477,17 @@ impl<T: Real> Job<'_, T> {
             let (params, spares) = (SendPtr::new(params), SendPtr::new(spares));
             dispatch(Tiles { job: self, touched, owned, units, spread, temp: &temp, params, spares, columns });
         });
+    }
+}
+
+/// Fills `to`, of a multiple of its length, with copies of `x`.
+fn repeat<T: Real>(x: &[T], to: &mut [T]) {
+    to[..x.len()].copy_from_slice(x);
+    let mut done = x.len();
+    while done < to.len() {
+        let more = done.min(to.len() - done);
+        to.copy_within(..more, done);
+        done += more;
     }
 }
 
@@ -484,6 +516,7 @@ impl<T: Real> Kernel for Tiles<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let f = self.job.fusion;
+        let until = if self.job.is_kept { self.touched[1] } else { f.elements / f.unit(Kind::Pixels) };
         let mut unit = self.touched[0];
         while unit < self.touched[1] {
             let is_owned = unit >= self.owned;
@@ -492,7 +525,7 @@ impl<T: Real> Kernel for Tiles<'_, T> {
             let full = f.unit(Kind::Pixels);
             let at = At { unit, is_owned };
             let ahead = count * (AHEAD / (count * full)).max(1);
-            let goes_on = unit + ahead < self.touched[1];
+            let goes_on = unit + ahead < until;
             let mut patch = Patch::first(f, unit, count);
             let mut done = [0; 2];
             loop {
@@ -541,7 +574,8 @@ impl<T: Real> Tiles<'_, T> {
     #[inline(always)]
     fn prefetch(&self, unit: usize, [first, last]: [[usize; 2]; 2], part: [usize; 2]) {
         let f = self.job.fusion;
-        let operands = self.job.input.iter().zip(&f.inputs).chain(self.job.output.iter().zip(&f.outputs));
+        let outputs = if self.job.is_kept { &f.outputs[..] } else { &[] };
+        let operands = self.job.input.iter().zip(&f.inputs).chain(self.job.output.iter().zip(outputs));
         for (m, kind) in operands {
             let i = match kind {
                 Kind::Pixels => 0,

@@ -163,15 +163,28 @@ impl Bands {
         beside.fill(T::ZERO);
         let windows = g.chunks_exact(c).zip(indices.chunks_exact(c)).zip(out.chunks_exact_mut(kw * c));
         for (w, ((g, indices), out)) in windows.enumerate() {
-            let (_, name) = self.window(patch, w);
-            for (tap, to) in out.chunks_exact_mut(c).enumerate() {
-                let name = (name + row * pitch + tap * c) as u32;
-                let (blocks, rest) = to.as_chunks_mut::<BLOCK>();
-                let ((in_blocks, in_rest), (gs, g_rest)) = (indices.as_chunks::<BLOCK>(), g.as_chunks::<BLOCK>());
-                for (b, ((out, indices), g)) in blocks.iter_mut().zip(in_blocks).zip(gs).enumerate() {
-                    place(name.wrapping_add((b * BLOCK) as u32), indices, g, out);
+            let name = (self.window(patch, w).1 + row * pitch) as u32;
+            let ((gs, g_rest), (in_blocks, in_rest)) = (g.as_chunks::<BLOCK>(), indices.as_chunks::<BLOCK>());
+            let done = gs.len() * BLOCK;
+            // Two pixels at a time read indices and values once.
+            let mut pairs = out.chunks_exact_mut(2 * c);
+            let mut tap = name;
+            for pair in &mut pairs {
+                let (left, right) = pair.split_at_mut(c);
+                let ((lefts, left_rest), (rights, right_rest)) =
+                    (left.as_chunks_mut::<BLOCK>(), right.as_chunks_mut::<BLOCK>());
+                let blocks = lefts.iter_mut().zip(rights).zip(in_blocks).zip(gs);
+                for (b, (((left, right), indices), g)) in blocks.enumerate() {
+                    let name = tap.wrapping_add((b * BLOCK) as u32);
+                    place_pair([name, name.wrapping_add(c as u32)], indices, g, left, right);
                 }
-                place(name.wrapping_add((in_blocks.len() * BLOCK) as u32), in_rest, g_rest, rest);
+                place(tap.wrapping_add(done as u32), in_rest, g_rest, left_rest);
+                place(tap.wrapping_add((done + c) as u32), in_rest, g_rest, right_rest);
+                tap = tap.wrapping_add(2 * c as u32);
+            }
+            let last = pairs.into_remainder();
+            if !last.is_empty() {
+                place(tap, indices, g, last);
             }
         }
     }
@@ -222,5 +235,21 @@ fn pick_bits<B: Pod + BitOr<Output = B>>([p, q, r, s]: [&[B]; 4], names: [u32; 4
 fn place<T: Real>(name: u32, indices: &[u32], g: &[T], out: &mut [T]) {
     for (((j, out), &index), &g) in out.iter_mut().enumerate().zip(indices).zip(g) {
         *out = if index == name.wrapping_add(j as u32) { T::ZERO + g } else { T::ZERO };
+    }
+}
+
+/// [`place`] for two pixels.
+#[inline(always)]
+fn place_pair<T: Real>(
+    names: [u32; 2],
+    indices: &[u32; BLOCK],
+    g: &[T; BLOCK],
+    left: &mut [T; BLOCK],
+    right: &mut [T; BLOCK],
+) {
+    for j in 0..BLOCK {
+        let (index, g) = (indices[j].wrapping_sub(j as u32), T::ZERO + g[j]);
+        left[j] = if index == names[0] { g } else { T::ZERO };
+        right[j] = if index == names[1] { g } else { T::ZERO };
     }
 }
