@@ -148,7 +148,8 @@ pub struct Ranking {
 }
 
 /// Lets the players adapt to each subject from the same parameters, draws `samples` images of each, and ranks them. With players that
-/// were never trained across classes it is the control.
+/// were never trained across classes it is the control. Each drawn image is seen at full contrast, as real drawings are: an embedding takes a dim
+/// drawing for an empty one, whatever it shows.
 ///
 /// # Errors
 /// As [`InnerGame::adapt`]; and with fewer than two subjects, samples or references.
@@ -167,7 +168,7 @@ pub fn rank(
         .map(|i| {
             let key = key.fold(i as u64);
             let adapted = game.adapt(from, &subjects[i].support, steps, key.fold(0), Par::Seq)?;
-            Ok(game.sample(&adapted, samples, key.fold(1)))
+            Ok(stretched(&game.sample(&adapted, samples, key.fold(1))))
         })
         .collect::<Result<_, Error>>()?;
     rank_drawn(embedding, subjects, &drawn, steps)
@@ -235,6 +236,19 @@ pub fn rank_drawn(
     })
 }
 
+/// Each of the images with its darkest number at 0 and its brightest at 1; one of a single shade stays as it is.
+fn stretched(images: &Tensor) -> Tensor {
+    let size: usize = images.shape()[1..].iter().product();
+    let mut numbers = images.f32s().to_vec();
+    for image in numbers.chunks_mut(size.max(1)) {
+        let (low, high) = image.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
+        if high > low {
+            image.iter_mut().for_each(|x| *x = (*x - low) / (high - low));
+        }
+    }
+    Tensor::new(images.shape(), numbers)
+}
+
 fn mean(rows: &[Vec<f64>]) -> Vec<f64> {
     (0..rows[0].len()).map(|j| rows.iter().map(|r| r[j]).sum::<f64>() / rows.len() as f64).collect()
 }
@@ -296,6 +310,15 @@ mod tests {
         let r = rank_drawn(&pixels(), &subjects, &drawn, 0).unwrap();
         assert_eq!((r.top1, r.real_top1, r.mean_rank), (1.0, 1.0, 1.0));
         assert!((r.diversity - 1.0).abs() < 0.2 && (r.novelty - 1.0).abs() < 0.25, "{r:?}");
+    }
+
+    #[test]
+    fn a_dim_image_is_seen_at_full_contrast() {
+        let images = Tensor::new([2, 1, 3, 1], vec![0.1, 0.2, 0.3, 0.5, 0.5, 0.5]);
+        let seen = stretched(&images);
+        assert_eq!(seen.shape(), images.shape());
+        assert!(seen.f32s().iter().zip([0.0, 0.5, 1.0, 0.5, 0.5, 0.5]).all(|(a, b)| (a - b).abs() < 1e-6), "{seen:?}");
+        assert!(stretched(&Tensor::new([1, 1, 2, 1], vec![f32::NAN, 1.0])).f32s()[0].is_nan());
     }
 
     #[test]

@@ -47,9 +47,14 @@ impl Loss {
         }
     }
 
-    /// What the generator minimises, of shape `[]`, from the scores of its images; those of real images are asked for only by a
+    /// What the generator minimises, of shape `[]`, from the scores of its images, one each; those of real images are asked for only by a
     /// loss that compares. With `best`, only so many of the generated images count, those with the highest scores (Sinha et al. 2020, "Top-k
-    /// training of GANs"): the way from the others to a real image is often the wrong one.
+    /// training of GANs", without their annealing of the number from all images on): the way from the others to a real image is often the wrong
+    /// one. With more than there are images, all count.
+    ///
+    /// # Panics
+    /// If `best` is 0.
+    #[track_caller]
     pub fn generator<'t>(self, real: impl FnOnce() -> Var<'t>, fake: Var<'t>, best: Option<usize>) -> Var<'t> {
         let fake = fake.reshape([fake.shape().elements()]);
         let each = match self {
@@ -64,6 +69,7 @@ impl Loss {
         match best {
             None => each.mean(),
             Some(best) => {
+                assert!(best > 0, "a generator that learns from none of its images");
                 let chosen = among_highest(fake, best);
                 (each * chosen).sum() / chosen.sum()
             }

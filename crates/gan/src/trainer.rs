@@ -369,7 +369,8 @@ impl GanTrainer {
     }
 
     /// Of `n / keep` images drawn as by [`GanTrainer::sample`] the `n` that change least with their noise, relative to what is on them, in the order in
-    /// which they were drawn (truncation by the Jacobian, Tanielian et al. 2020). What lies between two kinds of images goes first.
+    /// which they were drawn (truncation by the Jacobian, after Tanielian et al. 2020). What lies between two kinds of images goes first. All that is
+    /// drawn is in memory at once, and each image costs some nine times one of [`GanTrainer::sample`].
     ///
     /// # Panics
     /// If `keep` is not above 0 and at most 1.

@@ -26,13 +26,7 @@ fn pooled<T: Real>(dims: &ConvDims, par: Par) {
     let pooling = Pooling { hw: [h, w], channels: c, kernel: [2, 2] };
     let (y, g, scale) = (noise::<T>(full, 1), noise::<T>(windows, 2), noise::<T>(c, 3));
     let mut indices = vec![0; windows];
-    let find = Fusion::new(
-        vec![step(StepOp::PoolIndices, &[Input(0)], Output(0))],
-        vec![],
-        c,
-        full,
-        Some(pooling),
-    );
+    let find = Fusion::new(vec![step(StepOp::PoolIndices, &[Input(0)], Output(0))], vec![], c, full, Some(pooling));
     fused(par, &find, &[In::Float(&y)], &[], &mut [Out::Index(&mut indices)]);
     let steps = vec![
         step(StepOp::PoolScatter, &[Input(0), Input(1)], Temp(0)),

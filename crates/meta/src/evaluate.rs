@@ -135,7 +135,7 @@ impl Evaluator {
 /// Compiles `learner` for the tasks `numbers` of a source and plays them; see [`Evaluator::run`].
 ///
 /// # Errors
-/// As [`Evaluator::run`].
+/// As [`Evaluator::run`]; and if the learner does not fit the tasks.
 pub fn evaluate(
     learner: &dyn EpisodeLearner,
     params: &Params,
@@ -145,6 +145,7 @@ pub fn evaluate(
     statistics: Statistics,
 ) -> Result<Evaluation, Error> {
     let shape = tasks.task(numbers.start).shape();
+    learner.accepts(&shape).map_err(Error::Setting)?;
     Evaluator::new(learner, shape, statistics).run(params, state, tasks, numbers)
 }
 

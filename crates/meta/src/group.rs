@@ -17,7 +17,7 @@ const LARGEST: usize = 8;
 const CACHE: usize = 1 << 20;
 
 /// How the tasks of a meta-batch are grouped. It depends on the tasks alone, never on the number of threads, which would show in the last
-/// bits of their sum; no more threads have work than there are groups.
+/// bits of their sum; where there are more threads than groups, the kernels of a group may use them.
 pub(crate) struct Groups {
     ranges: Vec<Range<usize>>,
     /// A program for a task alone, and one for each size of a group.

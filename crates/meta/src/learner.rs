@@ -5,7 +5,7 @@ use metaforge_nn::Params;
 use metaforge_nn::losses::{accuracy, cross_entropy, mse};
 use serde::{Deserialize, Serialize};
 
-use crate::TaskVars;
+use crate::{TaskShape, TaskVars};
 
 /// A method of learning to learn.
 ///
@@ -19,6 +19,11 @@ pub trait EpisodeLearner: Send + Sync {
     /// meta-batch are averaged.
     fn init_state(&self) -> Params {
         Params::new()
+    }
+
+    /// Whether it can learn such tasks; why not, in words. Asked before anything is computed.
+    fn accepts(&self, _shape: &TaskShape) -> Result<(), String> {
+        Ok(())
     }
 
     /// Plays a task in training: learns from its support set and is judged on its query set.

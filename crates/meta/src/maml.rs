@@ -5,7 +5,7 @@ use metaforge_autodiff::{Key, Var, grad, grad_detached};
 use metaforge_nn::{Mode, Model, Params, StateSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::{EpisodeLearner, Objective, Played, Statistics, TaskVars};
+use crate::{EpisodeLearner, Objective, Played, Statistics, TaskShape, TaskVars};
 
 /// Which derivatives the meta-gradient takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -103,6 +103,17 @@ impl Maml {
 impl EpisodeLearner for Maml {
     fn init(&self, key: Key) -> Params {
         self.model.init(key)
+    }
+
+    /// A label needs an output of its own.
+    fn accepts(&self, shape: &TaskShape) -> Result<(), String> {
+        let outputs = self.model.output().last().copied().unwrap_or(1);
+        match self.objective {
+            Objective::CrossEntropy if outputs != shape.ways => {
+                Err(format!("the network has {outputs} outputs, the tasks have {} classes", shape.ways))
+            }
+            Objective::CrossEntropy | Objective::MeanSquare => Ok(()),
+        }
     }
 
     /// Algorithm 2, lines 5 to 8 and the loss of line 10, for one task.

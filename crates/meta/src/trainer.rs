@@ -83,7 +83,7 @@ impl MetaTrainer {
     /// Compiles the programs; the shape of all tasks is that of the first.
     ///
     /// # Errors
-    /// If the meta-batch is empty, or a parameter or state is not of `f32`.
+    /// If the meta-batch is empty, a parameter or state is not of `f32`, or the learner does not fit the tasks.
     pub fn new(
         learner: Arc<dyn EpisodeLearner>,
         tasks: Arc<dyn Tasks>,
@@ -98,6 +98,7 @@ impl MetaTrainer {
             return Err(Error::Setting(format!("training works in f32, but a parameter is {other}")));
         }
         let shape = tasks.task(0).shape();
+        learner.accepts(&shape).map_err(Error::Setting)?;
         let groups = Groups::new(learner.as_ref(), &params, &state, &shape, config.meta_batch);
         let update = Update::new(optimizer.as_ref(), &params.avals(), config.meta_batch, config.clip);
         let numbers = params.count() + state.count();
@@ -243,6 +244,13 @@ impl MetaTrainer {
     /// Steps taken.
     pub fn steps(&self) -> u64 {
         self.step
+    }
+
+    /// Bytes that the programs of a step work in, on as many threads as there are now.
+    pub fn workspace_bytes(&self) -> usize {
+        let ranges = self.groups.ranges();
+        let largest = ranges.iter().map(|range| self.groups.pool(range.len()).program().workspace_bytes()).max();
+        largest.unwrap_or(0) * ranges.len().min(rayon::current_num_threads())
     }
 
     /// The program of one task. Inputs: parameters, state, the four tensors of a task, a key `u32[2]`; outputs: loss, metric, a

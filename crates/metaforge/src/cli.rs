@@ -94,6 +94,9 @@ pub struct Generate {
     /// Images to draw; for a few-shot generator, classes (a row each)
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096), allow_negative_numbers = true)]
     pub n: u16,
+    /// Seed of the noise; for a few-shot generator, of the choice of classes too
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed, allow_negative_numbers = true)]
+    pub seed: u64,
     /// Picture to write [default: generated.png in the run folder]
     #[arg(long, value_name = "FILE.png", value_parser = png)]
     pub out: Option<PathBuf>,
@@ -118,7 +121,8 @@ pub struct How {
     pub seed: Option<u64>,
     #[command(flatten)]
     pub threads: Threads,
-    /// Change a key of the recipe, such as optimizer.lr=0.01; can be repeated
+    /// Change a key of the recipe, such as optimizer.lr=0.01; can be repeated. (Of quickstart: a key that all three recipes have, or of one of them,
+    /// such as classifier.eval.tasks=100, gan.steps=500, generator.steps=50)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Replace the run that is in the folder

@@ -45,6 +45,11 @@ fn changed(recipe: &str, how: &How) -> Result<Recipe> {
         draft.set(assignment)?;
     }
     if let Some(seed) = how.seed {
+        if how.set.iter().any(|assignment| assignment.split('=').next().is_some_and(|key| key.trim() == "seed")) {
+            return Err(Error::Refused(
+                "the seed is given twice, by --seed and by --set seed; keep one of them".into(),
+            ));
+        }
         draft.set(&format!("seed={seed}"))?;
     }
     draft.finish()
@@ -191,7 +196,7 @@ fn generate(args: &Generate) -> Result<ExitCode> {
     start(args.threads)?;
     let (_, experiment, _) = reopened(&args.run, args.data.dir.as_deref(), None)?;
     let path = args.out.clone().unwrap_or_else(|| args.run.join("generated.png"));
-    experiment.generate(args.n.into())?.save(&path)?;
+    experiment.generate(args.n.into(), args.seed)?.save(&path)?;
     say(&path.display().to_string());
     Ok(ExitCode::SUCCESS)
 }

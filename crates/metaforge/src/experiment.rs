@@ -53,11 +53,11 @@ pub trait Experiment {
     /// If the data fails.
     fn evaluate(&self, watch: Watch<'_>) -> Result<Evaluation>;
 
-    /// `n` generated images in one picture (for a few-shot generator: `n` classes, a row each, beside their support).
+    /// `n` generated images in one picture (for a few-shot generator: `n` classes, a row each, beside their support); another `seed`, others.
     ///
     /// # Errors
     /// If the experiment is not generative, or the data fails.
-    fn generate(&self, _n: usize) -> Result<Picture> {
+    fn generate(&self, _n: usize, _seed: u64) -> Result<Picture> {
         Err(Error::Refused(
             "a run of this kind has nothing to generate; a run of a GAN recipe has (see `metaforge recipes`)".into(),
         ))

@@ -1,4 +1,5 @@
-//! Ctrl-C: the first asks training to stop after its step, the second ends the process where it is.
+//! Ctrl-C: in training the first asks for a stop after the present step, the second ends the process where it is. Outside of training, when all that
+//! there is to save is saved, the first ends it.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Error, Result};
 
 static STOP: AtomicBool = AtomicBool::new(false);
+static IS_TRAINING: AtomicBool = AtomicBool::new(false);
 
 /// Watches for Ctrl-C (and for a polite request to terminate) and returns the flag that it sets.
 ///
@@ -13,14 +15,26 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// If the system gives no way to watch.
 pub fn watch() -> Result<&'static AtomicBool> {
     let heard = || {
+        let say = |text: &str| {
+            let _ = writeln!(std::io::stderr(), "\nmetaforge: {text}");
+        };
         if STOP.swap(true, Ordering::Relaxed) {
             // The run folder can be resumed whatever the moment.
             std::process::exit(130);
         }
-        let _ = writeln!(std::io::stderr(), "\nmetaforge: finishing this step and saving; Ctrl-C again ends at once");
+        if !IS_TRAINING.load(Ordering::Relaxed) {
+            say("stopped; what was trained is saved, and the same command goes on from there");
+            std::process::exit(130);
+        }
+        say("finishing this step and saving; Ctrl-C again ends at once");
     };
     match ctrlc::set_handler(heard) {
         Ok(()) | Err(ctrlc::Error::MultipleHandlers) => Ok(&STOP),
         Err(e) => Err(Error::Refused(format!("cannot watch for Ctrl-C: {e}"))),
     }
+}
+
+/// Says whether steps are being taken that a stop would lose.
+pub fn training(yes: bool) {
+    IS_TRAINING.store(yes, Ordering::Relaxed);
 }

@@ -10,6 +10,7 @@ mod events;
 pub mod experiment;
 pub mod experiments;
 pub mod interrupt;
+mod memory;
 pub mod metrics;
 pub mod picture;
 pub mod progress;

@@ -142,7 +142,7 @@ fn recipe(part: &Part, plan: &Plan<'_>) -> Result<Recipe> {
     }
     for assignment in plan.set {
         match PARTS.iter().find_map(|p| Some((p.name, assignment.strip_prefix(p.name)?.strip_prefix('.')?))) {
-            None => draft.set(assignment)?,
+            None => draft.set(assignment).map_err(|e| of_part(e, part))?,
             Some((name, own)) if name == part.name => draft.set(own)?,
             Some(_) => {}
         }
@@ -151,4 +151,18 @@ fn recipe(part: &Part, plan: &Plan<'_>) -> Result<Recipe> {
         draft.set(&format!("seed={seed}"))?;
     }
     draft.finish()
+}
+
+/// What is wrong with a key that was set for all parts, said of the one that has it not.
+fn of_part(e: Error, part: &Part) -> Error {
+    match e {
+        Error::Recipe { origin, what } => Error::Recipe {
+            origin,
+            what: format!(
+                "in the recipe of `{}`, {}, {what} (write {0}.KEY, or another part's name, to change one part)",
+                part.name, part.recipe
+            ),
+        },
+        other => other,
+    }
 }

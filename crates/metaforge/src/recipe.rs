@@ -16,6 +16,7 @@ pub use kinds::*;
 pub use tables::*;
 
 use crate::error::{Error, Result};
+use crate::run;
 use crate::train::Schedule;
 
 /// A complete, checked recipe.
@@ -93,6 +94,13 @@ impl Draft {
             let near = nearest(recipe, names).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
             let what =
                 format!("there is no recipe or file of that name{near} (`metaforge recipes` lists what there is)");
+            return Err(Error::Recipe { origin: recipe.into(), what });
+        }
+        if path.is_dir() {
+            let what = match path.join(run::CONFIG).is_file() {
+                true => format!("is a run folder; its recipe is {}", path.join(run::CONFIG).display()),
+                false => "is a folder; a recipe is a TOML file".into(),
+            };
             return Err(Error::Recipe { origin: recipe.into(), what });
         }
         let text = fs::read_to_string(path).map_err(|e| match e.kind() {
@@ -419,7 +427,7 @@ mod tests {
             (&["game.gradient_penalty=inf"], "`game.gradient_penalty` is inf"),
             (&["game.penalty_every=0"], "`game.penalty_every` is 0; it is at least 1"),
             (&["game.best=33"], "`game.best` is 33; it is at most `game.batch`, 32"),
-            (&["sampling.keep=0"], "`sampling.keep` is 0; it is above 0 and at most 1"),
+            (&["sampling.keep=0"], "`sampling.keep` is 0; it is at least 0.01 and at most 1"),
             (&["sampling.keep=nan"], "`sampling.keep` is NaN"),
         ] {
             let e = game(assignments).unwrap_err();

@@ -99,8 +99,8 @@ pub enum Start {
 impl Run {
     /// Opens `folder` to train by `config`, the text of a TOML file.
     ///
-    /// A folder that is not there, or empty, is a new run; one that holds a run of the same configuration goes on where
-    /// that one is, or begins again where that has no checkpoint. With `force`, whatever run is there is removed first (the files of a run, nothing else).
+    /// A folder that is not there, or empty, is a new run, and so is one whose run of another configuration never came to a checkpoint; one that holds a
+    /// run of the same configuration goes on where that one is, or begins again where that has no checkpoint. With `force`, whatever run is there is removed first (the files of a run, nothing else).
     ///
     /// # Errors
     /// If the folder holds a run of another configuration or something that is no run, if another process trains in it,
@@ -138,11 +138,17 @@ impl Run {
             Err(TryLockError::WouldBlock) => return Err(refuse("another process is training in this folder".into())),
             Err(TryLockError::Error(e)) => return Err(Error::io("lock", &log_path)(e)),
         }
-        let again = held.is_some() && !force;
+        let mut again = held.is_some() && !force;
         if force && held.is_some() {
             clear(folder, &mut log)?;
         } else if let Some(held) = held {
-            if let Some(difference) = difference(&config_path, &held, config)? {
+            let has_begun = folder.join(STATE).exists() || folder.join(SUMMARY).exists();
+            let differs = difference(&config_path, &held, config);
+            if !has_begun && !matches!(differs, Ok(None)) {
+                // It ended before its first checkpoint, perhaps because of its configuration: nothing is lost with it.
+                clear(folder, &mut log)?;
+                again = false;
+            } else if let Some(difference) = differs? {
                 return Err(refuse(format!(
                     "holds a run of another configuration ({difference}); name another folder with --out, or replace that run with --force"
                 )));

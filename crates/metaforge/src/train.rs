@@ -3,13 +3,17 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::experiment::{Evaluation, Experiment};
+use crate::interrupt;
 use crate::metrics::{Line, Metrics};
 use crate::progress::{Progress, Tasks};
 use crate::run::{Position, Run, Start, Summary};
+
+/// A checkpoint is saved at least this often, whatever the recipe says.
+const UNSAVED: Duration = Duration::from_secs(60);
 
 /// How long to train and how often to do what; all counts are of steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +24,7 @@ pub struct Schedule {
     pub log_every: u64,
     /// Pictures every so many steps.
     pub sample_every: u64,
-    /// A checkpoint every so many steps.
+    /// A checkpoint every so many steps, and every minute.
     pub checkpoint_every: u64,
 }
 
@@ -86,7 +90,9 @@ pub fn train(job: &Job<'_>, build: impl FnOnce() -> Result<Box<dyn Experiment>>)
     if again {
         progress.note("the run in this folder ended before its first checkpoint: it begins again at step 1");
     }
+    interrupt::training(true);
     let ended = steps(job, experiment, &mut run, position, &mut progress);
+    interrupt::training(false);
     let (position, stopped) = match ended {
         Ok(ended) => ended,
         Err(e) => {
@@ -132,6 +138,7 @@ fn steps(
 ) -> Result<(Position, bool)> {
     let Schedule { steps, log_every, sample_every, checkpoint_every } = job.schedule;
     let (began, before) = (Instant::now(), position.seconds);
+    let mut saved = Instant::now();
     while position.step < steps {
         let step = position.step + 1;
         let metrics = experiment.step(step)?;
@@ -150,8 +157,9 @@ fn steps(
         }
         progress.update(step, &metrics);
         let stop = job.stop.load(Ordering::Relaxed);
-        if due(checkpoint_every) || stop {
+        if due(checkpoint_every) || stop || saved.elapsed() >= UNSAVED {
             save(experiment, run, &position)?;
+            saved = Instant::now();
         }
         if stop && step < steps {
             return Ok((position, true));

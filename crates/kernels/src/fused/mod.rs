@@ -384,10 +384,7 @@ impl Memory {
     #[track_caller]
     fn of<E: 'static>(fusion: &Fusion, pointer: *mut E, len: usize, kind: Kind) -> Memory {
         let is_index = TypeId::of::<E>() == TypeId::of::<u32>();
-        assert!(
-            len == fusion.len(kind) && is_index == (kind == Kind::Indices),
-            "fused: {len} elements for {kind:?}"
-        );
+        assert!(len == fusion.len(kind) && is_index == (kind == Kind::Indices), "fused: {len} elements for {kind:?}");
         Memory { pointer: SendPtr::from_raw(pointer.cast()), stride: fusion.unit(kind) * size_of::<E>() }
     }
 }

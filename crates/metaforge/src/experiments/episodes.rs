@@ -13,6 +13,7 @@ use super::{optimizer, schedule, watched};
 use crate::chart::{Mark, Plot, Series};
 use crate::error::Result;
 use crate::experiment::{Evaluation, Experiment, Figure, Unit, Watch};
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::picture::{Layout, Picture};
 use crate::recipe::{self, ConvName, ConvNet, EpisodeData, EpisodeEval, Task};
@@ -88,6 +89,7 @@ impl Episodes {
         };
         let learner = learner(train.image_shape());
         let trainer = MetaTrainer::new(learner, Arc::new(train), optimizer(rule), config)?;
+        memory::fits(trainer.workspace_bytes(), "lower task.train_ways, train_shots, train_queries or model.channels")?;
         Ok(Episodes { trainer, test, task, eval, rotations })
     }
 }
@@ -165,7 +167,7 @@ impl Experiment for Episodes {
             tasks: found.tasks,
             figures,
             plots,
-            pictures: vec![("episode".into(), self.picture())],
+            pictures: vec![("a_test_episode_support_then_queries".into(), self.picture())],
         })
     }
 }

@@ -82,9 +82,8 @@ pub(super) fn build(recipe: &recipe::FewshotGan, seed: u64, data: Option<&Path>)
 }
 
 impl FewshotDrawing {
-    /// `n` unseen classes, always the same ones.
-    fn subjects(&self, n: usize) -> Result<Vec<Subject>> {
-        let key = Key::new(CHOICE);
+    /// `n` unseen classes, for a key always the same ones.
+    fn subjects(&self, n: usize, key: Key) -> Result<Vec<Subject>> {
         let n = n.min(self.test.classes());
         let classes = index::sample(&mut key.rng(), self.test.classes(), n);
         let subject =
@@ -93,14 +92,14 @@ impl FewshotDrawing {
     }
 
     /// A class a row: its support beside what is drawn after it, by the trained players or by those that were never trained.
-    fn rows(&self, n: usize, from: &Players) -> Result<Picture> {
-        let subjects = self.subjects(n)?;
+    fn rows(&self, n: usize, key: Key, from: &Players) -> Result<Picture> {
+        let subjects = self.subjects(n, key)?;
         let game = self.trainer.game();
         let drawn: Vec<Tensor> = subjects
             .par_iter()
             .enumerate()
             .map(|(i, subject)| {
-                let key = Key::new(CHOICE).fold(i as u64);
+                let key = key.fold(i as u64);
                 let adapted = game.adapt(from, &subject.support, self.inner.eval_steps, key.fold(0), Par::Seq)?;
                 Ok(game.sample(&adapted, SHOWN[1], key.fold(1)))
             })
@@ -114,7 +113,7 @@ impl FewshotDrawing {
     }
 
     /// A prototypical network that was trained on the classes to learn from, for comparing images of the others.
-    fn embedding(&self) -> Result<Embedding> {
+    fn embedding(&self, watch: Watch<'_>) -> Result<Embedding> {
         let [ways, shots, queries] = EPISODE;
         let [h, w, c] = self.train.image_shape();
         let model = Model::new(zoo::conv4(64, None), [1, h, w, c]);
@@ -124,10 +123,12 @@ impl FewshotDrawing {
         let learner = Arc::new(ProtoNet::new(model.clone()));
         let config = TrainConfig { seed: CHOICE, ..TrainConfig::new(1, 1e-3) };
         let mut trainer = MetaTrainer::new(learner, Arc::new(tasks), Box::new(Adam::default()), config)?;
-        for _ in 0..self.eval.embedding_steps {
+        let steps = self.eval.embedding_steps;
+        for step in 0..steps {
+            watch(step as usize, steps as usize);
             trainer.step()?;
         }
-        let name = format!("prototypical Conv4-64 after {} episodes of {ways} ways", self.eval.embedding_steps);
+        let name = format!("prototypical Conv4-64 after {steps} episodes of {ways} ways");
         Ok(Embedding::new(name, model, trainer.params().clone(), trainer.learner_state().clone()))
     }
 }
@@ -140,7 +141,7 @@ impl Experiment for FewshotDrawing {
     }
 
     fn samples(&self) -> Result<Vec<(String, Picture)>> {
-        Ok(vec![("support_and_drawn".into(), self.rows(SHOWN[0], self.trainer.players())?)])
+        Ok(vec![("support_left_drawn_right".into(), self.rows(SHOWN[0], Key::new(CHOICE), self.trainer.players())?)])
     }
 
     fn state(&self) -> Params {
@@ -162,9 +163,10 @@ impl Experiment for FewshotDrawing {
         Ok(self.trainer.restore_weights(weights)?)
     }
 
-    fn evaluate(&self, _: Watch<'_>) -> Result<Evaluation> {
-        let embedding = self.embedding()?;
-        let subjects = self.subjects(self.eval.tasks)?;
+    /// The time goes into the embedding, so its training is what `watch` hears of.
+    fn evaluate(&self, watch: Watch<'_>) -> Result<Evaluation> {
+        let embedding = self.embedding(watch)?;
+        let subjects = self.subjects(self.eval.tasks, Key::new(CHOICE))?;
         let ranked = |from: &Players| -> Result<Ranking> {
             let (steps, images) = (self.inner.eval_steps, self.eval.images);
             Ok(rank(self.trainer.game(), from, &embedding, &subjects, steps, images, Key::new(CHOICE))?)
@@ -207,14 +209,15 @@ impl Experiment for FewshotDrawing {
             trained.embedding,
         );
         let pictures = vec![
-            ("support_and_drawn".into(), self.rows(SHOWN[0], self.trainer.players())?),
-            ("without_meta_training".into(), self.rows(SHOWN[0], &self.untrained)?),
+            ("support_left_drawn_right".into(), self.rows(SHOWN[0], Key::new(CHOICE), self.trainer.players())?),
+            ("without_meta_training".into(), self.rows(SHOWN[0], Key::new(CHOICE), &self.untrained)?),
         ];
         Ok(Evaluation { protocol, tasks: of, figures, plots: Vec::new(), pictures })
     }
 
-    fn generate(&self, n: usize) -> Result<Picture> {
-        self.rows(n, self.trainer.players())
+    fn generate(&self, n: usize, seed: u64) -> Result<Picture> {
+        let key = if seed == 0 { Key::new(CHOICE) } else { Key::new(CHOICE).fold(seed) };
+        self.rows(n, key, self.trainer.players())
     }
 }
 

@@ -107,7 +107,7 @@ impl Experiment for SeedGan {
     }
 
     fn samples(&self) -> Result<Vec<(String, Picture)>> {
-        Ok(vec![("real_and_generated".into(), self.compared())])
+        Ok(vec![("real_left_generated_right".into(), self.compared())])
     }
 
     fn state(&self) -> Params {
@@ -131,10 +131,13 @@ impl Experiment for SeedGan {
         Ok(self.trainer.restore_weights(weights)?)
     }
 
-    fn evaluate(&self, _: Watch<'_>) -> Result<Evaluation> {
+    fn evaluate(&self, watch: Watch<'_>) -> Result<Evaluation> {
+        let parts = self.eval.classifier_epochs + 2;
+        watch(0, parts);
         let images = self.eval.images.min(self.test.len()).min(self.train.len());
         let config = ClassifierConfig { epochs: self.eval.classifier_epochs, ..ClassifierConfig::default() };
         let classifier = Classifier::train(self.train.clone(), &config)?;
+        watch(parts - 2, parts);
         let accuracy = classifier.accuracy(&self.test);
         let made = self.sample(images, Key::new(NOISE).fold(1));
         let readings = classifier.read(&made);
@@ -145,6 +148,7 @@ impl Experiment for SeedGan {
             let all = Tensor::new([images, h, w, c], picks.iter().flat_map(|x| x.f32s().to_vec()).collect());
             classifier.features(&all)
         };
+        watch(parts - 1, parts);
         let (made, test, train) = (classifier.features(&made), real(&self.test), real(&self.train));
         let distance = fcd(&made, &test);
         let floor = fcd(&train, &test);
@@ -178,7 +182,10 @@ impl Experiment for SeedGan {
         let kept = match self.keep {
             1.0 => String::new(),
             keep => {
-                format!(" Generated are those {:.0} % of all drawn that change least with their noise.", 100.0 * keep)
+                format!(
+                    " Generated are those {:.0} % of all drawn that change least with their noise, for how bright they are.",
+                    100.0 * keep
+                )
             }
         };
         let protocol = format!(
@@ -188,9 +195,9 @@ impl Experiment for SeedGan {
         Ok(Evaluation { protocol, tasks: images, figures, plots: Vec::new(), pictures: self.samples()? })
     }
 
-    fn generate(&self, n: usize) -> Result<Picture> {
+    fn generate(&self, n: usize, seed: u64) -> Result<Picture> {
         let columns = (n as f64).sqrt().ceil() as usize;
-        Ok(Picture::grid(&self.sample(n, Key::new(NOISE).fold(3)), Layout::columns(columns.max(1))))
+        Ok(Picture::grid(&self.sample(n, Key::new(NOISE).fold(3).fold(seed)), Layout::columns(columns.max(1))))
     }
 }
 

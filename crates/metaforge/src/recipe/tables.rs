@@ -89,13 +89,13 @@ pub struct Task {
 
 impl Task {
     pub(super) fn check(&self) -> Checked {
-        at_least("task.ways", self.ways, 2)?;
-        at_least("task.train_ways", self.train_ways, 2)?;
-        at_least("task.shots", self.shots, 1)?;
-        at_least("task.queries", self.queries, 1)?;
-        at_least("task.train_shots", self.train_shots, 1)?;
-        at_least("task.train_queries", self.train_queries, 1)?;
-        at_least("task.meta_batch", self.meta_batch, 1)
+        count("task.ways", self.ways, 2)?;
+        count("task.train_ways", self.train_ways, 2)?;
+        count("task.shots", self.shots, 1)?;
+        count("task.queries", self.queries, 1)?;
+        count("task.train_shots", self.train_shots, 1)?;
+        count("task.train_queries", self.train_queries, 1)?;
+        count("task.meta_batch", self.meta_batch, 1)
     }
 }
 
@@ -113,9 +113,9 @@ pub struct WaveTask {
 
 impl WaveTask {
     pub(super) fn check(&self) -> Checked {
-        at_least("task.shots", self.shots, 1)?;
-        at_least("task.queries", self.queries, 1)?;
-        at_least("task.meta_batch", self.meta_batch, 1)
+        count("task.shots", self.shots, 1)?;
+        count("task.queries", self.queries, 1)?;
+        count("task.meta_batch", self.meta_batch, 1)
     }
 }
 
@@ -131,8 +131,8 @@ pub struct DrawTask {
 
 impl DrawTask {
     pub(super) fn check(&self) -> Checked {
-        at_least("task.shots", self.shots, 2)?;
-        at_least("task.meta_batch", self.meta_batch, 1)
+        count("task.shots", self.shots, 2)?;
+        count("task.meta_batch", self.meta_batch, 1)
     }
 }
 
@@ -158,7 +158,7 @@ pub enum ConvName {
 
 impl ConvNet {
     pub(super) fn check(&self) -> Checked {
-        at_least("model.channels", self.channels, 1)
+        between("model.channels", self.channels, 1, WIDEST)
     }
 }
 
@@ -172,7 +172,9 @@ pub struct Mlp {
 
 impl Mlp {
     pub(super) fn check(&self) -> Checked {
-        at_least("the shortest of model.hidden", self.hidden.iter().copied().min().unwrap_or(1), 1)
+        let units = |key, of: Option<usize>| between(key, of.unwrap_or(1), 1, WIDEST);
+        units("the shortest of model.hidden", self.hidden.iter().copied().min())?;
+        units("the longest of model.hidden", self.hidden.iter().copied().max())
     }
 }
 
@@ -188,8 +190,8 @@ pub struct FewshotModel {
 
 impl FewshotModel {
     pub(super) fn check(&self) -> Checked {
-        at_least("model.latent", self.latent, 1)?;
-        at_least("model.channels", self.channels, 2)
+        between("model.latent", self.latent, 1, WIDEST)?;
+        between("model.channels", self.channels, 2, WIDEST)
     }
 }
 
@@ -222,8 +224,8 @@ pub struct Game {
 
 impl Game {
     pub(super) fn check(&self) -> Checked {
-        at_least("game.batch", self.batch, 1)?;
-        at_least("game.discriminator_steps", self.discriminator_steps, 1)?;
+        count("game.batch", self.batch, 1)?;
+        count("game.discriminator_steps", self.discriminator_steps, 1)?;
         at_least("game.penalty_every", self.penalty_every, 1)?;
         weight("game.r1", self.r1)?;
         weight("game.gradient_penalty", self.gradient_penalty)?;
@@ -253,16 +255,20 @@ impl Game {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sampling {
-    /// The share that is kept of the images drawn: those that change least with their noise (Tanielian et al. 2020); 1 for all.
+    /// The share that is kept of the images drawn: those that change least with their noise for what is on them (after Tanielian et al. 2020); 1 for
+    /// all.
     pub keep: f64,
 }
 
+/// The least share: for each image shown a hundred are drawn.
+const LEAST_KEPT: f64 = 0.01;
+
 impl Sampling {
     pub(super) fn check(&self) -> Checked {
-        if self.keep > 0.0 && self.keep <= 1.0 {
+        if (LEAST_KEPT..=1.0).contains(&self.keep) {
             Ok(())
         } else {
-            Err(format!("`sampling.keep` is {}; it is above 0 and at most 1", self.keep))
+            Err(format!("`sampling.keep` is {}; it is at least {LEAST_KEPT} and at most 1", self.keep))
         }
     }
 }
@@ -322,8 +328,8 @@ pub struct Inner {
 
 impl Inner {
     pub(super) fn check(&self) -> Checked {
-        at_least("inner.steps", self.steps, 1)?;
-        at_least("inner.eval_steps", self.eval_steps, 1)?;
+        count("inner.steps", self.steps, 1)?;
+        count("inner.eval_steps", self.eval_steps, 1)?;
         positive("inner.lr", self.lr)
     }
 }
@@ -348,8 +354,8 @@ pub struct InnerGame {
 
 impl InnerGame {
     pub(super) fn check(&self) -> Checked {
-        at_least("inner.steps", self.steps, 1)?;
-        at_least("inner.eval_steps", self.eval_steps, 1)?;
+        count("inner.steps", self.steps, 1)?;
+        count("inner.eval_steps", self.eval_steps, 1)?;
         at_least("inner.adversarial", self.adversarial, 0.0)?;
         at_least("inner.reconstruction", self.reconstruction, 0.0)?;
         if !(0.0..1.0).contains(&self.beta1) {
@@ -403,6 +409,21 @@ pub struct ImageEval {
     pub images: usize,
     /// Passes over the real images in which the classifier that reads them is trained.
     pub classifier_epochs: usize,
+}
+
+/// The most of anything that a task or a batch holds side by side.
+const MOST: usize = 10_000;
+/// The most channels, or units, of a layer.
+const WIDEST: usize = 4096;
+
+/// A number of things that are in memory at once.
+fn count(key: &str, value: usize, least: usize) -> Checked {
+    between(key, value, least, MOST)
+}
+
+/// `key` is at least `least` and at most `most`.
+pub(crate) fn between<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T, most: T) -> Checked {
+    if value > most { Err(format!("`{key}` is {value}; it is at most {most}")) } else { at_least(key, value, least) }
 }
 
 /// `key` is at least `least`.
