@@ -27,7 +27,7 @@ impl Key {
         ChaCha8Rng::seed_from_u64(self.0)
     }
 
-    /// The key as the operand of [`crate::Var::uniform`].
+    /// The key as the operand of [`Prim::Uniform`](crate::Prim::Uniform).
     pub fn words(self) -> [u32; 2] {
         [self.0 as u32, (self.0 >> 32) as u32]
     }

@@ -225,7 +225,8 @@ impl Tensor {
         }
     }
 
-    /// Takes over the numbers of a view, on all threads of the current rayon pool if there are many. Where nobody shares this tensor's memory and it has the view's shape and type, the memory is used again.
+    /// Takes over the numbers of a view, on all threads of the current rayon pool if there are many. Where nobody shares this tensor's memory and it has
+    /// the view's shape and type, the memory is used again.
     pub fn assign(&mut self, view: View<'_>) {
         match Arc::get_mut(&mut self.data) {
             Some(buffer) if self.aval == view.aval => match view.data {

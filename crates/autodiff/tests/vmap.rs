@@ -270,7 +270,7 @@ fn scalars_of_each_entry() {
 }
 
 #[test]
-fn normalisation_of_all_entries_is_one_pass_without_moves() {
+fn normalisation_of_all_entries_moves_them_only_once() {
     let inputs = [Aval::new([ENTRIES, 1, 50, 4], DType::F32)];
     let program = Program::trace(&inputs, |_, v| {
         let each = vmap(&[Arg::Each(v[0])], |_, v| {

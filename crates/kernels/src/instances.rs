@@ -124,7 +124,7 @@ instances! {
     /// `dw [KH, KW, C_in / groups, C_out]`: the adjoint of [`conv`] in the weights.
     conv::conv_weight_grad(par: Par, dims: &ConvDims, x: &[T], g: &[T], dw: &mut [T]);
 
-    /// Runs a fused pass; see [`crate::fused`]. Panics if an operand has not the length or type that the pass was made for.
+    /// Runs a fused pass; see [`mod@crate::fused`]. Panics if an operand has not the length or type that the pass was made for.
     fused::fused(par: Par, fusion: &Fusion, ins: &[In<'_, T>], params: &[&[T]], outs: &mut [Out<'_, T>]);
 
     /// `dw [KH, KW, C_in / groups, C_out]`: [`conv_weight_grad`] by what [`fused`] computes, which is never in memory as a whole. Panics unless

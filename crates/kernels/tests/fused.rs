@@ -72,25 +72,29 @@ fn block<T: Real>(n: usize, hw: [usize; 2], c: usize, kernel: [usize; 2], par: P
     metaforge_kernels::gather(Par::Seq, &y, &indices, n, per_image[0], per_image[1], 1, &mut picked);
     metaforge_kernels::unary_assign(Par::Seq, Unary::Relu, &mut picked);
 
-    let forward = Fusion::new(
-        vec![
-            step(StepOp::Normalize, &[Input(0), Param(0), Param(1)], Temp(0), false),
-            step(StepOp::Binary(Binary::Mul), &[Temp(0), Param(2)], Temp(1), false),
-            step(StepOp::Binary(Binary::Add), &[Temp(1), Param(3)], Temp(0), false),
-            step(StepOp::PoolIndices, &[Temp(0)], Output(0), false),
-            step(StepOp::PoolGather, &[Temp(0), Output(0)], Temp(1), false),
-            step(StepOp::Unary(Unary::Relu), &[Temp(1)], Output(1), true),
-        ],
-        vec![],
-        c,
-        full,
-        Some(pooling),
-    );
-    let (mut found, mut values) = (vec![0u32; windows], vec![T::ZERO; windows]);
-    let outs = &mut [Out::Index(&mut found), Out::Float(&mut values)];
-    fused(par, &forward, &[In::Float(&x)], &[&mean, &rstd, &scale, &shift], outs);
-    assert_eq!(found, indices);
-    assert_eq!(bits(&values), bits(&picked));
+    // Step by step, and with the product and the sum in one step with what they follow.
+    let single = vec![
+        step(StepOp::Normalize, &[Input(0), Param(0), Param(1)], Temp(0), false),
+        step(StepOp::Binary(Binary::Mul), &[Temp(0), Param(2)], Temp(1), false),
+        step(StepOp::Binary(Binary::Add), &[Temp(1), Param(3)], Temp(0), false),
+    ];
+    let scaled = vec![single[0].clone(), step(StepOp::MulAdd, &[Temp(0), Param(2), Param(3)], Temp(1), false)];
+    let args = &[Input(0), Param(0), Param(1), Param(2), Param(3)];
+    let joined = vec![step(StepOp::NormalizeMulAdd, args, Temp(0), false)];
+    for first in [single, scaled, joined] {
+        let Some(y) = first.last().map(|step| step.out) else { unreachable!("there are steps") };
+        let rest = [
+            step(StepOp::PoolIndices, &[y], Output(0), false),
+            step(StepOp::PoolGather, &[y, Output(0)], Temp(2), false),
+            step(StepOp::Unary(Unary::Relu), &[Temp(2)], Output(1), true),
+        ];
+        let forward = Fusion::new([&first[..], &rest].concat(), vec![], c, full, Some(pooling));
+        let (mut found, mut values) = (vec![0u32; windows], vec![T::ZERO; windows]);
+        let outs = &mut [Out::Index(&mut found), Out::Float(&mut values)];
+        fused(par, &forward, &[In::Float(&x)], &[&mean, &rstd, &scale, &shift], outs);
+        assert_eq!(found, indices);
+        assert_eq!(bits(&values), bits(&picked));
+    }
 
     // Backward: the gradient goes where the maximum was; sums of it, and of its product with xhat.
     let mut gated = vec![T::ZERO; windows];

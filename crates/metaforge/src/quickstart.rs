@@ -100,7 +100,7 @@ struct Finished<'a> {
 /// Trains the parts that are not finished yet and writes the report.
 ///
 /// # Errors
-/// As [`train`]; also if a `--set` names no key.
+/// As [`train()`]; also if a `--set` names no key.
 pub fn run(plan: &Plan<'_>, stop: &AtomicBool) -> Result<Outcome> {
     let began = Instant::now();
     let recipes = PARTS.iter().map(|part| recipe(part, plan)).collect::<Result<Vec<_>>>()?;

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::fuse::{Group, copy};
 use super::graph::{Eqn, Graph, Op, Use, Val};
 use super::role::{Role, is_dense, role, step_op};
-use crate::prim::Prim;
+use crate::prim::{Binary, Prim};
 
 /// The group as an equation whose results are those of its values that `is_needed` in memory; None if there are none. An
 /// equation that is alone stays what it is.
@@ -58,8 +58,56 @@ pub(super) fn pass(graph: &Graph, group: &Group, is_needed: &dyn Fn(Val) -> bool
     }
     let inputs = writer.inputs.len();
     let ins = writer.inputs.into_iter().chain(writer.params).collect();
-    let fusion = Fusion::new(steps, sums, group.domain.period.unwrap_or(1), group.domain.n, group.domain.pooling);
+    let fusion =
+        Fusion::new(merged(steps, &sums), sums, group.domain.period.unwrap_or(1), group.domain.n, group.domain.pooling);
     Some(Eqn { op: Op::Fused { fusion: Box::new(fusion), inputs }, ins, outs })
+}
+
+/// The steps with products, and normalisations, that only a sum reads as one step with it: what stays in a register is neither stored nor loaded.
+fn merged(steps: Vec<Step>, sums: &[Sum]) -> Vec<Step> {
+    let is_dead = |place: Place, after: usize| {
+        let next = steps[after + 1..].iter().find(|step| step.args.contains(&place) || step.out == place);
+        next.map_or(sums.iter().all(|sum| sum.of != place), |step| !step.args.contains(&place))
+    };
+    // The operand beside the result of step `i`, if the next is `op` of just that and nobody reads it later.
+    let other = |i: usize, op: Binary| {
+        let (step, next) = (&steps[i], steps.get(i + 1)?);
+        let fits = next.op == StepOp::Binary(op) && next.pooled == step.pooled;
+        let is_temp = matches!(step.out, Place::Temp(_)) && is_dead(step.out, i + 1);
+        match next.args[..] {
+            [a, b] if fits && is_temp && a == step.out && b != a => Some(b),
+            [a, b] if fits && is_temp && b == step.out && b != a => Some(a),
+            _ => None,
+        }
+    };
+    let mut done = Vec::new();
+    let mut i = 0;
+    while i < steps.len() {
+        let step = &steps[i];
+        let (op, more, len) = match step.op {
+            StepOp::Binary(Binary::Mul) => (StepOp::MulAdd, other(i, Binary::Add).map(|c| vec![c]), 2),
+            StepOp::Normalize => {
+                let more = other(i, Binary::Mul).and_then(|scale| Some(vec![scale, other(i + 1, Binary::Add)?]));
+                (StepOp::NormalizeMulAdd, more, 3)
+            }
+            _ => (step.op, None, 1),
+        };
+        let joined = more.map(|more| {
+            let args = [&step.args[..], &more].concat();
+            Step { op, args, out: steps[i + len - 1].out, pooled: step.pooled }
+        });
+        match joined.filter(|joined| !joined.args.contains(&joined.out)) {
+            Some(joined) => {
+                done.push(joined);
+                i += len;
+            }
+            None => {
+                done.push(step.clone());
+                i += 1;
+            }
+        }
+    }
+    done
 }
 
 fn is_sum(graph: &Graph, eqn: usize) -> bool {

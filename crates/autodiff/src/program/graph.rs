@@ -78,7 +78,7 @@ pub(super) struct Graph {
 struct Known {
     /// Means, by value, columns and bits of eps; what follows a mean is its `1 / sqrt(var + eps)`.
     statistics: HashMap<(Val, usize, u64), Val>,
-    /// Products of two values number by number.
+    /// Products of two values number by number, in either order: the same bits, but for which NaN it is where both are one.
     products: HashMap<(Val, Val), Val>,
     /// Sums over all rows, by value and columns.
     sums: HashMap<(Val, usize), Val>,

@@ -75,8 +75,12 @@ pub enum StepOp {
     Binary(Binary),
     /// `cond != 0 ? a : b`.
     Select,
+    /// `a * b + c` of a, b, c, rounded twice as by two steps.
+    MulAdd,
     /// `(x - mean) * rstd` of x, mean, rstd.
     Normalize,
+    /// `(x - mean) * rstd * scale + shift` of x, mean, rstd, scale, shift, rounded as by the three steps.
+    NormalizeMulAdd,
     /// `rstd * g + (slope * xhat + shift)` of xhat, g, rstd, slope, shift, fused multiply-adds as in [`crate::normalize_grad`].
     NormalizeGrad,
     /// The index of the first maximum of each window within its image: pixels to windows.
@@ -298,7 +302,8 @@ impl StepOp {
     fn takes_columns(self) -> bool {
         match self {
             StepOp::Unary(_) | StepOp::PoolIndices | StepOp::PoolGather | StepOp::PoolScatter => false,
-            StepOp::Binary(_) | StepOp::Select | StepOp::Normalize | StepOp::NormalizeGrad => true,
+            StepOp::Binary(_) | StepOp::Select | StepOp::MulAdd => true,
+            StepOp::Normalize | StepOp::NormalizeMulAdd | StepOp::NormalizeGrad => true,
         }
     }
 }
@@ -324,7 +329,7 @@ impl Step {
                     match self.op {
                         StepOp::Unary(_) => 1,
                         StepOp::Binary(_) => 2,
-                        StepOp::NormalizeGrad => 5,
+                        StepOp::NormalizeMulAdd | StepOp::NormalizeGrad => 5,
                         _ => 3,
                     },
                     [&[Pixels; MAX_ARGS], &[Windows; MAX_ARGS]],

@@ -165,6 +165,10 @@ impl<T: Real> Operands<'_, T> {
             StepOp::Unary(op) => apply_unary::<S, T>(op, self.args[0], self.out),
             StepOp::Binary(op) => with_function(op, self),
             StepOp::Select => each!(self, [cond = 0, a = 1, b = 2], if cond != T::ZERO { a } else { b }),
+            StepOp::MulAdd => each!(self, [a = 0, b = 1, c = 2], a * b + c),
+            StepOp::NormalizeMulAdd => {
+                each!(self, [x = 0, mean = 1, rstd = 2, scale = 3, shift = 4], (x - mean) * rstd * scale + shift)
+            }
             StepOp::Normalize => each!(self, [x = 0, mean = 1, rstd = 2], (x - mean) * rstd),
             StepOp::NormalizeGrad => each!(
                 self,
