@@ -7,6 +7,7 @@ mod learners;
 mod limits;
 mod measure;
 mod norm;
+mod nothings;
 mod peers;
 mod profile;
 mod roofline;

@@ -1,8 +1,9 @@
-//! How near the convolutions come to what the processor can multiply and add: each layer of the networks that are timed, each pass.
+//! How near large matrix products and the convolutions come to what the processor can multiply and add: each layer of the networks that are timed,
+//! each pass.
 
 use std::time::{Duration, Instant};
 
-use metaforge_kernels::{ConvDims, Par, conv, conv_input_grad, conv_weight_grad};
+use metaforge_kernels::{ConvDims, MatMulDims, Par, conv, conv_input_grad, conv_weight_grad, matmul};
 
 use crate::limits;
 
@@ -17,15 +18,39 @@ fn layers() -> Vec<Layer> {
     few_shot.chain(seed).collect()
 }
 
-/// GFLOP/s in f32 of the threads of the current pool together, multiply-adds counted as two.
-fn peak() -> f64 {
-    let trial = |_| {
-        let start = Instant::now();
-        let work: f64 = rayon::broadcast(|_| limits::multiply_adds()).iter().sum();
-        work / start.elapsed().as_secs_f64() / 1e9
-    };
-    (0..20).map(trial).fold(0.0, f64::max)
+/// GFLOP/s in f32 of the threads of the current pool together, multiply-adds counted as two: one trial of a few milliseconds.
+fn trial() -> f64 {
+    let start = Instant::now();
+    let work: f64 = rayon::broadcast(|_| limits::multiply_adds()).iter().sum();
+    work / start.elapsed().as_secs_f64() / 1e9
 }
+
+/// The best of twenty trials.
+fn peak() -> f64 {
+    (0..20).map(|_| trial()).fold(0.0, f64::max)
+}
+
+/// Prints how a square product does in turns with multiply-adds alone, so that what else the machine does takes from both.
+fn print_product(size: usize) {
+    let dims = MatMulDims::new(size, size, size);
+    let (a, b) = (limits::noise(size * size), limits::noise(size * size));
+    let mut out = vec![0.0; size * size];
+    let repeats = (1024 / size).pow(3).max(1);
+    let mut rates: [Vec<f64>; 2] = Default::default();
+    for _ in 0..TURNS {
+        rates[0].push(trial());
+        let start = Instant::now();
+        (0..repeats).for_each(|_| matmul(Par::Rayon, &dims, &a, &b, &mut out));
+        rates[1].push((2 * size.pow(3) * repeats) as f64 / start.elapsed().as_secs_f64() / 1e9);
+    }
+    rates.iter_mut().for_each(|rates| rates.sort_by(f64::total_cmp));
+    let [alone, product] = rates.map(|rates| [rates[TURNS / 2], rates[TURNS - 1]]);
+    let shown = |i: usize| format!("{:.0} ({:.0} %)", product[i], 100.0 * product[i] / alone[i]);
+    println!("{:<28} {:>16} {:>16}", format!("product {size}x{size}x{size}"), shown(0), shown(1));
+}
+
+/// Turns of a product and of multiply-adds alone.
+const TURNS: usize = 41;
 
 /// Prints a table: GFLOP/s and the share of the limit that each pass reaches, by its fastest run. Multiply-adds are counted densely, those on
 /// the padding included, so that a kernel that saves multiplications may come out above 100 %.
@@ -33,7 +58,9 @@ pub fn print() {
     let peak = peak();
     println!("multiply-adds alone: {peak:.0} GFLOP/s on {} threads", rayon::current_num_threads());
     println!("GFLOP/s (share of that), counted densely\n");
-    println!("{:<28} {:>16} {:>16} {:>16}", "layer", "forward", "input gradient", "weight gradient");
+    println!("{:<28} {:>16} {:>16}", "in turns with that", "median", "fastest");
+    [256, 1024].into_iter().for_each(print_product);
+    println!("\n{:<28} {:>16} {:>16} {:>16}", "layer", "forward", "input gradient", "weight gradient");
     for (net, n, size, ci, co, stride) in layers() {
         let dims = same(n, size, ci, co, stride);
         let Some([oh, ow]) = dims.out_hw() else { continue };

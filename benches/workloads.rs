@@ -10,7 +10,7 @@ use metaforge_nn::{Mode, Model, Params};
 
 use crate::games::{dcgan28, seed_gan, wgan_gp_critic};
 use crate::learners::{maml_images, maml_sinusoid, proto_eval, proto_images};
-use crate::{noise, norm};
+use crate::{noise, norm, nothings};
 
 /// What is timed under one name.
 pub struct Workload {
@@ -35,7 +35,7 @@ pub trait Work: Send {
 }
 
 /// All of them, in the order in which they run.
-pub const WORKLOADS: [Workload; 18] = [
+pub const WORKLOADS: [Workload; 19] = [
     Workload {
         name: "gemm/256",
         peers: &["numpy_gemm.py", "torch_gemm.py"],
@@ -63,7 +63,7 @@ pub const WORKLOADS: [Workload; 18] = [
     },
     Workload {
         name: "maml-omniglot-5w1s/T8",
-        peers: &["torch_maml_images.py", "jax_maml_images.py"],
+        peers: &["torch_maml_images.py", "jax_maml_images.py", "jax_vmap_maml_images.py"],
         start: || Box::new(Batch(maml_images(Order::Second, 1, false, 8), 8)),
     },
     Workload {
@@ -102,6 +102,7 @@ pub const WORKLOADS: [Workload; 18] = [
     Workload { name: "batch-norm/forward", peers: &[], start: || Box::new(norm::forward()) },
     Workload { name: "batch-norm/backward", peers: &[], start: || Box::new(norm::backward()) },
     Workload { name: "batch-norm/double-backward", peers: &[], start: || Box::new(norm::double_backward()) },
+    Workload { name: "program/400-nothings", peers: &[], start: || Box::new(nothings::nothings(400)) },
 ];
 
 /// A matrix product `[m, k] x [k, n]` in f32.

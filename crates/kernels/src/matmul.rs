@@ -39,16 +39,19 @@ impl MatMulDims {
 
 /// Multiply-adds below which a call stays on one thread: about 30 us of arithmetic, a few times what it costs to wake the pool.
 const PAR_WORK: usize = 1 << 20;
-/// Blocks of rows that a large call is cut into for threads.
+/// Blocks of rows that a large call is cut into for threads, unless they would be too large.
 const BLOCKS: usize = 16;
 /// Tiles, one below the other, that a block has at least.
 const MIN_BLOCK_TILES: usize = 8;
+/// And at most: with a sweep's terms a quarter of a megabyte in f32, which stays in the second-level cache while all panels pass.
+const MAX_BLOCK_TILES: usize = 11;
 /// Rows of the result below which a transposed b is read in place, by dot products, instead of being turned first.
 const FEW_ROWS: usize = 4;
 /// Columns of the result below which the same holds: they would fill half a register at best.
 const FEW_COLS: usize = 8;
-/// Terms summed in one sweep, and with the widest tile the size of a packed panel: 256 x 64 f32 are 64 KiB of second-level cache.
-const PANEL_K: usize = 256;
+/// Terms summed in one sweep, and with the widest tile the size of a packed panel: 1024 x 64 f32 are a quarter of a megabyte of second-level cache. With
+/// fewer the result is read and written again for every sweep, and large ones wait for it.
+const PANEL_K: usize = 1024;
 /// Multiply-adds from which panels of b are packed; below, b is small enough to be read where it lies.
 const PACK_WORK: usize = 192 * 192 * 192;
 /// Elements that a thread packs at a time, at least: some 5 us.
@@ -291,7 +294,8 @@ impl<T: Real> Job<'_, T> {
         let panels = self.n.div_ceil(wide);
         // A power of two of blocks of nearly one size: threads halve them.
         let tiles = self.m.div_ceil(ROWS);
-        let blocks = 1 << (tiles / MIN_BLOCK_TILES).clamp(1, BLOCKS).ilog2();
+        let for_threads = 1 << (tiles / MIN_BLOCK_TILES).clamp(1, BLOCKS).ilog2();
+        let blocks = tiles.div_ceil(MAX_BLOCK_TILES).next_power_of_two().max(for_threads);
         for k0 in (0..self.k).step_by(PANEL_K) {
             let ks = [k0, (k0 + PANEL_K).min(self.k)];
             let len = ks[1] - k0;
@@ -309,23 +313,31 @@ impl<T: Real> Job<'_, T> {
                 });
                 let packed = &*packed;
                 for_each_range(par, blocks, 1, |first, last| {
-                    let [first, last] = [first, last].map(|block| (block * tiles / blocks * ROWS).min(self.m));
-                    let sweep = |a: Rows<T>| {
-                        for (p, panel) in packed.chunks_exact(wide * len).enumerate() {
-                            let width = (self.n - p * wide).min(wide);
-                            self.column([first, last], p * wide, width, ks, a, panel, wide);
-                        }
-                    };
-                    if self.a_step == 1 {
-                        return sweep(self.rows(first, k0));
+                    for block in first..last {
+                        let rows = [block, block + 1].map(|block| (block * tiles / blocks * ROWS).min(self.m));
+                        self.block(rows, ks, packed);
                     }
-                    scratch::with::<T, _>(Slot::Window, (last - first).next_multiple_of(ROWS) * len, |packed| {
-                        self.pack_rows([first, last], ks, packed);
-                        sweep(Rows { first: packed.as_ptr(), tile: len, row: 1, step: ROWS });
-                    });
                 });
             });
         }
+    }
+
+    /// A block of rows, for a range of k, by the packed panels of b.
+    fn block(&self, [first, last]: [usize; 2], ks: [usize; 2], panels: &[T]) {
+        let (wide, len) = (self.kernels.wide, ks[1] - ks[0]);
+        let sweep = |a: Rows<T>| {
+            for (p, panel) in panels.chunks_exact(wide * len).enumerate() {
+                let width = (self.n - p * wide).min(wide);
+                self.column([first, last], p * wide, width, ks, a, panel, wide);
+            }
+        };
+        if self.a_step == 1 {
+            return sweep(self.rows(first, ks[0]));
+        }
+        scratch::with::<T, _>(Slot::Window, (last - first).next_multiple_of(ROWS) * len, |packed| {
+            self.pack_rows([first, last], ks, packed);
+            sweep(Rows { first: packed.as_ptr(), tile: len, row: 1, step: ROWS });
+        });
     }
 
     /// Copies rows of a transposed a, which lie side by side, to `[tile, k, ROWS]`.

@@ -78,6 +78,8 @@ fn check(d: &MatMulDims) {
 fn large_products_are_packed_and_split() {
     for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
         check(&MatMulDims { ta, tb, ..MatMulDims::new(200, 195, 300) });
+        // More terms than a sweep has.
+        check(&MatMulDims { ta, tb, ..MatMulDims::new(60, 70, 2100) });
     }
     for interleaved in [false, true] {
         check(&MatMulDims { batch: 9, interleaved, ..MatMulDims::new(64, 64, 64) });
