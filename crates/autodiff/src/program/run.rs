@@ -69,7 +69,7 @@ fn lowered<'a, T: Tagged>(
         }
         Op::Fused { fusion, inputs } => {
             let (ins, params) = operands(&instr.ins, *inputs, &view);
-            let mut results: SmallVec<[Out<'_, T>; MAX_OPERANDS]> = SmallVec::new();
+            let mut results: List<Out<'_, T>> = SmallVec::new();
             for out in outs {
                 results.push(match out {
                     SliceMut::U32(x) => Out::Index(x),
@@ -88,13 +88,16 @@ fn lowered<'a, T: Tagged>(
     }
 }
 
+/// As many as a pass has at most.
+type List<T> = SmallVec<[T; MAX_OPERANDS]>;
+
 /// The inputs and the parameters of a pass.
 #[inline(always)]
 fn operands<'a, T: Tagged>(
     operands: &[Operand],
     inputs: usize,
     view: impl Fn(&Operand) -> View<'a>,
-) -> (SmallVec<[In<'a, T>; MAX_OPERANDS]>, SmallVec<[&'a [T]; MAX_OPERANDS]>) {
+) -> (List<In<'a, T>>, List<&'a [T]>) {
     let (mut ins, mut params) = (SmallVec::new(), SmallVec::new());
     for operand in &operands[..inputs] {
         let view = view(operand);
