@@ -22,7 +22,11 @@ pub fn print(name: &str, work: &mut dyn Work, time: Duration) -> Result<(), Stri
         names.zip(alone.iter().zip(&together)).map(|(name, (a, b))| (name, [a.1, b.1])).collect();
     let total = sum(&times);
     println!("\n{name}: {what}, {} instructions; ms on 1 thread, share, ms on {threads}, times as fast", times.len());
-    println!("  (tasks that are as many as the threads run on one each: their instructions take as long on {threads})");
+    if what.contains("task") {
+        println!(
+            "  (where tasks are at least as many as threads, each runs on one: its instructions take as long on {threads})"
+        );
+    }
     println!("  {:<16} {}", "all", figures(total, total));
     for (primitive, time, count) in by_primitive(&times) {
         println!("  {primitive:<16} {}  in {count}", figures(time, total));

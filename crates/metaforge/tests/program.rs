@@ -71,10 +71,15 @@ fn a_generator_is_trained_and_draws() {
     train("glyphs-fewshot-gan", &run, &[&set[..], &["--set", "inner.steps=1", "--set", "inner.eval_steps=1"]].concat());
     let picture = dir.path().join("new.png");
     succeeds(&["generate", run.to_str().unwrap(), "--n", "2", "--out", picture.to_str().unwrap()]);
-    assert!(fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
+    let first = fs::read(&picture).unwrap();
+    assert!(first.starts_with(b"\x89PNG"));
+    for (seed, same) in [("0", true), ("1", false)] {
+        succeeds(&["generate", run.to_str().unwrap(), "--n", "2", "--seed", seed, "--out", picture.to_str().unwrap()]);
+        assert_eq!(fs::read(&picture).unwrap() == first, same, "seed {seed}");
+    }
     let json = json(&["eval", run.to_str().unwrap(), "--json"]);
     assert!(json["top1"].is_number() && json["top1_control"].is_number() && json["tasks"] == 2, "{json}");
-    fails(&["eval", run.to_str().unwrap(), "--tasks", "100000000"], &["--tasks is 100000000, the data has"]);
+    fails(&["eval", run.to_str().unwrap(), "--tasks", "100000000"], &["--tasks is 100000000; it is at most 1000000"]);
     fails(&["eval", run.to_str().unwrap(), "--tasks", "1000000"], &["--tasks is 1000000; it is at most 2000"]);
 
     let jpeg = dir.path().join("new.jpg");
@@ -195,6 +200,16 @@ fn a_run_that_ended_before_its_first_checkpoint_says_that_it_begins_again() {
 }
 
 #[test]
+fn a_folder_is_free_for_another_run_until_there_is_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let small = ["train", "sinusoid-maml", "--out", run.to_str().unwrap(), "--set", "steps=3", "--set", "eval.tasks=5"];
+    fails(&[&small[..], &["--set", "inner.lr=1e30"]].concat(), &["lower the learning rates"]);
+    succeeds(&small);
+    fails(&[&small[..], &["--set", "inner.lr=0.02"]].concat(), &["another configuration"]);
+}
+
+#[test]
 fn weights_alone_do_to_evaluate_and_to_draw() {
     let dir = tempfile::tempdir().unwrap();
     let few = ["model.channels=4", "model.latent=8", "eval.tasks=2", "eval.images=2", "eval.embedding_steps=1"];
@@ -272,7 +287,17 @@ fn what_is_not_a_recipe_or_a_key_is_named() {
     fails(&["train", "sinusoid-maml", "--set", "inner.ratte=1"], &["inner.ratte"]);
     fails(&["train", "sinusoid-maml", "--set", "steps=many"], &["steps"]);
     fails(&["train", "sinusoid-maml", "--set", "inner.lr=nan"], &["inner.lr"]);
+    fails(&["train", "sinusoid-maml", "--seed", "6", "--set", "seed=5"], &["the seed is given twice"]);
+    fails(
+        &["train", "glyphs-proto-5w1s", "--set", "model.channels=100000"],
+        &["`model.channels` is 100000; it is at most 4096"],
+    );
+    fails(&["train", "glyphs-proto-5w1s", "--set", "task.train_ways=100000"], &["task.train_ways"]);
+    fails(&["quickstart", "--set", "eval.tasks=10"], &["in the recipe of `gan`, digits-seed-gan", "`eval.tasks`"]);
     let dir = tempfile::tempdir().unwrap();
+    fails(&["train", dir.path().to_str().unwrap()], &["is a folder; a recipe is a TOML file"]);
+    fs::write(dir.path().join("config.toml"), "").unwrap();
+    fails(&["train", dir.path().to_str().unwrap()], &["is a run folder; its recipe is", "config.toml"]);
     let recipe = dir.path().join("own.toml");
     fs::write(&recipe, succeeds(&["recipes", "sinusoid-maml"]) + "\n[extra]\nkey = 1\n").unwrap();
     fails(&["train", recipe.to_str().unwrap()], &["own.toml", "extra"]);
