@@ -238,6 +238,11 @@ impl Tensor {
         }
     }
 
+    /// Its bytes to write, if nobody shares them.
+    pub(crate) fn own_bytes(&mut self) -> Option<&mut [u8]> {
+        Arc::get_mut(&mut self.data).map(Buffer::as_mut_slice)
+    }
+
     /// The tensor as a borrowed view.
     pub fn view(&self) -> View<'_> {
         View { aval: self.aval, data: Slice::of(self.aval.dtype, self.bytes()) }

@@ -255,6 +255,43 @@ fn the_gradients_of_a_batch_norm_share_their_sums() {
 }
 
 #[test]
+fn results_go_into_tensors_of_the_callers() {
+    // Alone in a pass, read by another, in place of its operand, an input, one twice, and one that is left in the workspace.
+    let aval = Aval::new([6], DType::F32);
+    let program = Program::trace(&[aval, aval], |_, x| {
+        let alone = x[0] * x[1] + 1.0;
+        let read = x[0] - x[1];
+        let matrix = read.reshape([2, 3]).matmul(x[1].reshape([3, 2])).exp();
+        let twice = x[1].sin();
+        vec![alone, read, matrix, x[0], twice, twice, (alone * read).sum()]
+    });
+    let (a, b) = (Key::new(1).normal([6], 0.0, 1.0), Key::new(2).normal([6], 0.0, 1.0));
+    let wanted = program.call(&[&a, &b]);
+    let junk = |aval: &Aval| Tensor::full(aval.shape, f64::NAN, aval.dtype);
+    let mut found: Vec<Tensor> = program.outputs()[..6].iter().map(junk).collect();
+    let kept = found[0].clone();
+    for _ in 0..2 {
+        // The first time its memory is shared with `kept`, which stays what it was.
+        let mut workspace = program.workspace();
+        let mut results: Vec<&mut Tensor> = found.iter_mut().collect();
+        program.run_into(&mut workspace, &[&a, &b], &mut results, Par::Seq);
+        for (found, wanted) in found.iter().zip(&wanted) {
+            assert_eq!(bits(found), bits(wanted), "{program}");
+        }
+        assert_eq!(bits(&program.output(&workspace, 6).to_tensor()), bits(&wanted[6]));
+    }
+    assert!(kept.f32s().iter().all(|x| x.is_nan()));
+}
+
+#[test]
+#[should_panic(expected = "result 0 is f32[2], not f32[3]")]
+fn a_result_of_another_shape_is_refused() {
+    let program = Program::trace(&[Aval::new([2], DType::F32)], |_, x| vec![x[0].exp()]);
+    let (x, mut y) = (Tensor::new([2], vec![0.0; 2]), Tensor::new([3], vec![0.0; 3]));
+    program.run_into(&mut program.workspace(), &[&x], &mut [&mut y], Par::Seq);
+}
+
+#[test]
 fn an_output_may_be_an_input_a_constant_or_named_twice() {
     let aval = Aval::new([2], DType::F32);
     let program = Program::trace(&[aval], |tape, x| {

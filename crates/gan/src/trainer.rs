@@ -59,8 +59,10 @@ impl Move {
         Move { workspace: program.workspace(), program }
     }
 
-    fn run(&mut self, inputs: &[&Tensor]) {
-        self.program.run(&mut self.workspace, inputs, Par::Rayon);
+    /// Makes the move; `player` becomes what it is afterwards.
+    fn run(&mut self, inputs: &[&Tensor], player: &mut Player) {
+        let mut results: Vec<&mut Tensor> = player.params.tensors_mut().chain(player.optimizer.tensors_mut()).collect();
+        self.program.run_into(&mut self.workspace, inputs, &mut results, Par::Rayon);
     }
 
     /// What each instruction takes, once everything has been touched.
@@ -89,13 +91,6 @@ impl Player {
 
     fn avals(&self) -> Vec<Aval> {
         self.tensors().map(Tensor::aval).collect()
-    }
-
-    fn update(&mut self, from: &Move) {
-        let Move { program, workspace } = from;
-        let after = self.params.len();
-        self.params.update_from(program, workspace, 0);
-        self.optimizer.update_from(program, workspace, after);
     }
 
     fn is_finite(&self) -> bool {
@@ -266,7 +261,9 @@ impl GanTrainer {
             }
             let noise = key.fold(i).fold(0).normal(shape, 0.0, 1.0);
             let mix = key.fold(i).fold(1).uniform([shape[0]], 0.0, 1.0);
-            let before = if i == 0 { &self.discriminator } else { &*discriminator };
+            // The next move goes on from a copy, whose memory that of the move does not touch.
+            let later = (i > 0).then(|| discriminator.clone());
+            let before = later.as_ref().unwrap_or(&self.discriminator);
             let mut inputs: Vec<&Tensor> = before.tensors().collect();
             inputs.extend(self.generator.params.tensors());
             inputs.extend([&real, &noise, &mix, &rate, &scale]);
@@ -274,8 +271,7 @@ impl GanTrainer {
                 Some(plain) if !number.is_multiple_of(self.config.penalty_every) => plain,
                 _ => &mut self.discriminator_move,
             };
-            by.run(&inputs);
-            discriminator.update(by);
+            by.run(&inputs, discriminator);
             let first = discriminator.params.len() + discriminator.optimizer.len();
             verdict = [0, 1, 2].map(|i| by.number(first + i));
         }
@@ -290,9 +286,8 @@ impl GanTrainer {
         inputs.extend(discriminator.params.tensors());
         inputs.extend([&real, &noise, &rate, &decay]);
         let (reals, after, by) = (&self.reals, (step + 1) * moves, &mut self.generator_move);
-        let ((), following) = rayon::join(|| by.run(&inputs), || reals(after));
+        let ((), following) = rayon::join(|| by.run(&inputs, generator), || reals(after));
         self.drawn = Some((after, following));
-        generator.update(&self.generator_move);
         let first = generator.params.len() + generator.optimizer.len();
         let g_loss = self.generator_move.number(first);
 

@@ -11,6 +11,8 @@ pub(crate) struct Update {
     program: Program,
     workspace: Workspace,
     pub(crate) state: Params,
+    /// Memory for the parameters and the state after the next step: those of the step before the last.
+    next: Option<[Params; 2]>,
 }
 
 impl Update {
@@ -35,7 +37,7 @@ impl Update {
             weights.into_iter().chain(state).chain([norm]).collect()
         });
         let workspace = program.workspace();
-        Update { program, workspace, state }
+        Update { program, workspace, state, next: None }
     }
 
     /// Takes a step and gives the norm of the mean gradient, before clipping.
@@ -47,20 +49,19 @@ impl Update {
         let lr = Tensor::scalar(lr as f32);
         let inputs: Vec<&Tensor> =
             params.tensors().iter().chain(sums).chain(self.state.tensors()).chain([&lr]).collect();
-        self.program.run(&mut self.workspace, &inputs, Par::Rayon);
+        let [mut new, mut state] = self.next.take().unwrap_or_else(|| [params.clone(), self.state.clone()]);
+        let mut results: Vec<&mut Tensor> = new.tensors_mut().chain(state.tensors_mut()).collect();
+        self.program.run_into(&mut self.workspace, &inputs, &mut results, Par::Rayon);
         let norm = self.program.output(&self.workspace, params.len() + self.state.len()).item();
         if !norm.is_finite() {
             return Err(("the norm of the gradient".into(), norm));
         }
-        let (mut new, mut state) = (params.clone(), self.state.clone());
-        new.update_from(&self.program, &self.workspace, 0);
-        state.update_from(&self.program, &self.workspace, params.len());
         for (whose, part) in [("parameter", &new), ("the optimiser's", &state)] {
             if let Some((name, value)) = part.not_finite() {
                 return Err((format!("a number of {whose} `{name}`"), value));
             }
         }
-        (*params, self.state) = (new, state);
+        self.next = Some([std::mem::replace(params, new), std::mem::replace(&mut self.state, state)]);
         Ok(norm)
     }
 }

@@ -110,6 +110,11 @@ impl Params {
         }
     }
 
+    /// The tensors to be written over, in order.
+    pub fn tensors_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        self.tensors.iter_mut()
+    }
+
     /// Number of numbers in all tensors together.
     pub fn count(&self) -> usize {
         self.tensors.iter().map(Tensor::len).sum()

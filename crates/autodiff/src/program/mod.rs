@@ -61,6 +61,8 @@ const LARGE: u64 = 1 << 26;
 struct Value {
     aval: Aval,
     span: Span,
+    /// The result that it is, if it is nothing else: no instruction reads it, and it is no other result.
+    result: Option<usize>,
 }
 
 /// One equation with the places of its operands and of its results.
@@ -88,6 +90,9 @@ enum Place {
     Const(usize),
     Value(usize),
 }
+
+/// Where the first results go, if not into the workspace: each is taken by the instruction that computes it.
+type Places<'a> = SmallVec<[Option<&'a mut [u8]>; 32]>;
 
 /// The memory that a program's values live in; made by [`Program::workspace`], one for each thread that runs it.
 pub struct Workspace {
@@ -150,9 +155,39 @@ impl Program {
     /// If the inputs are not of the traced shapes and types, or the workspace is another program's.
     #[track_caller]
     pub fn run(&self, workspace: &mut Workspace, inputs: &[&Tensor], par: Par) {
+        self.run_into(workspace, inputs, &mut [], par);
+    }
+
+    /// Runs the program like [`Program::run`] and leaves its first results in these tensors, without a copy where nobody shares their memory and
+    /// the result is nothing but a result. Only those that follow are then read by [`Program::output`].
+    ///
+    /// # Panics
+    /// As [`Program::run`]; and if there are fewer results, or of other shapes or types.
+    #[track_caller]
+    pub fn run_into(&self, workspace: &mut Workspace, inputs: &[&Tensor], results: &mut [&mut Tensor], par: Par) {
         self.check(workspace, inputs);
-        let mut all = || self.instrs.iter().for_each(|instr| self.step(instr, workspace, inputs, par));
-        if self.is_large { attended(par, all) } else { all() }
+        assert!(results.len() <= self.outputs.len(), "{} results of {}", results.len(), self.outputs.len());
+        for (i, (tensor, (_, aval))) in results.iter().zip(&self.outputs).enumerate() {
+            assert!(tensor.aval() == *aval, "result {i} is {aval}, not {}", tensor.aval());
+        }
+        let is_alone = |(i, (value, _)): (usize, &(usize, Aval))| self.values[*value].result == Some(i);
+        let alone: SmallVec<[bool; 32]> = self.outputs.iter().enumerate().map(is_alone).take(results.len()).collect();
+        let mut places: Places<'_> = results
+            .iter_mut()
+            .zip(&alone)
+            .map(|(tensor, &alone)| if alone { tensor.own_bytes() } else { None })
+            .collect();
+        let is_placed: SmallVec<[bool; 32]> = places.iter().map(Option::is_some).collect();
+        let mut all = || self.instrs.iter().for_each(|instr| self.step(instr, workspace, inputs, &mut places, par));
+        if self.is_large {
+            attended(par, all)
+        } else {
+            all()
+        }
+        drop(places);
+        for (i, tensor) in results.iter_mut().enumerate().filter(|(i, _)| !is_placed[*i]) {
+            tensor.assign(self.output(workspace, i));
+        }
     }
 
     /// Runs the program like [`Program::run`] and tells how long each instruction took, in order.
@@ -161,7 +196,7 @@ impl Program {
         self.check(workspace, inputs);
         let mut timed = |instr: &Instr| {
             let start = Instant::now();
-            self.step(instr, workspace, inputs, par);
+            self.step(instr, workspace, inputs, &mut [], par);
             let took = start.elapsed();
             let outs: Vec<String> = instr.outs.iter().map(|&i| self.values[i].aval.to_string()).collect();
             (format!("{} {}", instr.op, outs.join(" ")), took)

@@ -18,7 +18,11 @@ pub(super) fn plan(inputs: Vec<Aval>, mut graph: Graph) -> Program {
     let mut planned: Vec<Value> = Vec::new();
     for &val in eqns.iter().flat_map(|eqn| &eqn.outs) {
         number[val] = planned.len();
-        planned.push(Value { aval: values[val].0, span: Span { start: 0, bytes: values[val].0.bytes() } });
+        planned.push(Value {
+            aval: values[val].0,
+            span: Span { start: 0, bytes: values[val].0.bytes() },
+            result: None,
+        });
     }
     let operand = |x: &Use| {
         let place = match values[x.val].1 {
@@ -40,7 +44,28 @@ pub(super) fn plan(inputs: Vec<Aval>, mut graph: Graph) -> Program {
     let mut program = Program { inputs, consts, values: planned, instrs, outputs, lines: 0, is_large: false };
     program.is_large = program.flops() >= LARGE;
     pack(&mut program);
+    mark_results(&mut program);
     program
+}
+
+/// Notes which values are a result and nothing else.
+fn mark_results(program: &mut Program) {
+    let mut uses = vec![0; program.values.len()];
+    for instr in &program.instrs {
+        for operand in &instr.ins {
+            if let Place::Value(i) = operand.place {
+                uses[i] += 1;
+            }
+        }
+        if instr.in_place {
+            // Its memory is that of its operand.
+            uses[instr.outs[0]] += 1;
+        }
+    }
+    program.outputs.iter().for_each(|&(i, _)| uses[i] += 1);
+    for (result, &(i, _)) in program.outputs.iter().enumerate() {
+        program.values[i].result = (uses[i] == 1).then_some(result);
+    }
 }
 
 impl Graph {

@@ -12,9 +12,19 @@ use crate::tensor::Tensor;
 use crate::view::{Slice, SliceMut, View};
 
 impl Program {
-    pub(super) fn step(&self, instr: &Instr, workspace: &mut Workspace, inputs: &[&Tensor], par: Par) {
+    pub(super) fn step(
+        &self,
+        instr: &Instr,
+        workspace: &mut Workspace,
+        inputs: &[&Tensor],
+        places: &mut [Option<&mut [u8]>],
+        par: Par,
+    ) {
         let (bytes, rest) = workspace.arena.split(&instr.spans);
-        let mut outs = bytes.zip(&instr.outs).map(|(bytes, &i)| SliceMut::of(self.values[i].aval.dtype, bytes));
+        let mut outs = bytes.zip(&instr.outs).map(|(bytes, &i)| {
+            let place = self.values[i].result.and_then(|result| places.get_mut(result)?.take());
+            SliceMut::of(self.values[i].aval.dtype, place.unwrap_or(bytes))
+        });
         let view = |operand: &Operand| {
             let bytes = match operand.place {
                 Place::Input(i) => inputs[i].bytes(),
