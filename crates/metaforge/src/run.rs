@@ -7,7 +7,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metaforge_autodiff::{DType, Tensor};
 use metaforge_nn::{Params, file};
@@ -133,7 +133,7 @@ impl Run {
         let log_path = folder.join(METRICS);
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&log_path);
         let mut log = open.map_err(Error::io("write", &log_path))?;
-        match log.try_lock() {
+        match locked(&log) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(refuse("another process is training in this folder".into())),
             Err(TryLockError::Error(e)) => return Err(Error::io("lock", &log_path)(e)),
@@ -256,6 +256,17 @@ impl Position {
         let sums = sums.iter().map(|(name, t)| Some((name.to_owned(), floats(t)?.try_into().ok()?)));
         Some(Position { step: one("step")? as u64, seconds: one("seconds")?, window: sums.collect::<Option<_>>()? })
     }
+}
+
+/// Locks the log for this process. One that is being started by another holds what that one has just let go, for a moment: so it is tried again for a while.
+fn locked(log: &File) -> std::result::Result<(), TryLockError> {
+    for _ in 0..20 {
+        match log.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+            done => return done,
+        }
+    }
+    log.try_lock()
 }
 
 fn text_of(line: &Line) -> String {
