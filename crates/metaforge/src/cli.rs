@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 const ABOUT: &str = "Meta-learning and generative adversarial networks on a plain CPU.
 
-Without a command it runs `quickstart`: three small trainings in about two minutes, nothing to download, and a report to look at.";
+Without a command it runs `quickstart`: three small trainings in two to three minutes, nothing to download, and a report to look at.";
 
 const AFTER: &str = "Examples:
   metaforge                                          the quickstart
@@ -33,7 +33,7 @@ pub struct Cli {
 /// What can be asked of the program.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Train three small models in about two minutes, without data, and write a report
+    /// Train three small models in two to three minutes, without data, and write a report
     Quickstart(Quickstart),
     /// Train a recipe in a run folder; resume it if the folder holds its unfinished run
     Train(Train),

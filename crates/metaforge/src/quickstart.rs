@@ -23,7 +23,7 @@ struct Part {
     set: &'static [&'static str],
 }
 
-/// The parts and how far each is taken; all together take about two minutes on two cores.
+/// The parts and how far each is taken; all together take two to three minutes on two cores.
 const PARTS: [Part; 3] = [
     Part {
         name: "classifier",
@@ -36,9 +36,9 @@ const PARTS: [Part; 3] = [
         title: "Two networks at odds: drawing digits",
         recipe: "digits-seed-gan",
         set: &[
-            "steps=2000",
+            "steps=5000",
             "log_every=20",
-            "sample_every=500",
+            "sample_every=1250",
             "checkpoint_every=250",
             "eval.images=2000",
             "eval.classifier_epochs=1",

@@ -131,7 +131,10 @@ impl Experiment for Episodes {
         let found = self.trainer.evaluate(&tasks, self.eval.tasks as u64, self.eval.batch_norm)?;
         let Task { ways, shots, queries, .. } = self.task;
         let last = found.last();
-        let chance = format!("chance is {:.0} %", 100.0 / ways as f64);
+        let mut chance = format!("chance is {:.0} %", 100.0 / ways as f64);
+        if self.task.train_ways != ways {
+            chance += &format!("; training, and its curve, is {}-way", self.task.train_ways);
+        }
         let label = format!("{ways}-way {shots}-shot accuracy on unseen classes");
         let accuracy = Figure::new("accuracy", label, last.metric.mean, Unit::Fraction);
         let mut figures = vec![
