@@ -246,11 +246,16 @@ impl MetaTrainer {
         self.step
     }
 
-    /// Bytes that the programs of a step work in, on as many threads as there are now.
-    pub fn workspace_bytes(&self) -> usize {
+    /// Bytes that training takes, about: what the programs work in on as many threads as there are now, the parameters and the optimiser's numbers
+    /// before and after a step, and the gradients of the meta-batch.
+    pub fn memory_bytes(&self) -> usize {
         let ranges = self.groups.ranges();
         let largest = ranges.iter().map(|range| self.groups.pool(range.len()).program().workspace_bytes()).max();
-        largest.unwrap_or(0) * ranges.len().min(rayon::current_num_threads())
+        let programs =
+            largest.unwrap_or(0) * ranges.len().min(rayon::current_num_threads()) + self.update.workspace_bytes();
+        // The sums of each group, of all, and as tensors; everything that a step changes twice.
+        let gradients = self.total.len() * (ranges.len() + 2);
+        programs + size_of::<f32>() * (gradients + 2 * (self.total.len() + self.update.state.count()))
     }
 
     /// The program of one task. Inputs: parameters, state, the four tensors of a task, a key `u32[2]`; outputs: loss, metric, a

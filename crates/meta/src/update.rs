@@ -40,6 +40,11 @@ impl Update {
         Update { program, workspace, state, next: None }
     }
 
+    /// Bytes of its workspace.
+    pub(crate) fn workspace_bytes(&self) -> usize {
+        self.program.workspace_bytes()
+    }
+
     /// Takes a step and gives the norm of the mean gradient, before clipping.
     ///
     /// # Errors

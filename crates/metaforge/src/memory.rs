@@ -11,7 +11,7 @@ pub fn fits(bytes: usize, advice: &str) -> Result<()> {
         Some(free) if bytes > free => {
             let gigabytes = |bytes: usize| bytes as f64 / 1e9;
             Err(Error::Refused(format!(
-                "a step of this recipe works in {:.1} GB of memory, and the machine has {:.1} GB free; {advice}",
+                "this recipe takes about {:.1} GB of memory, and the machine has {:.1} GB free; {advice}",
                 gigabytes(bytes),
                 gigabytes(free)
             )))

@@ -89,7 +89,7 @@ impl Episodes {
         };
         let learner = learner(train.image_shape());
         let trainer = MetaTrainer::new(learner, Arc::new(train), optimizer(rule), config)?;
-        memory::fits(trainer.workspace_bytes(), "lower task.train_ways, train_shots, train_queries or model.channels")?;
+        memory::fits(trainer.memory_bytes(), "lower task.train_ways, train_shots, train_queries or model.channels")?;
         Ok(Episodes { trainer, test, task, eval, rotations })
     }
 }
