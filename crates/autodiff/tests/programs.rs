@@ -284,6 +284,17 @@ fn results_go_into_tensors_of_the_callers() {
 }
 
 #[test]
+#[should_panic(expected = "result 0 went into a tensor")]
+fn a_result_is_not_read_where_it_is_not() {
+    let program = Program::trace(&[Aval::new([2], DType::F32)], |_, x| vec![x[0].exp(), x[0].sin()]);
+    let (x, mut y) = (Tensor::new([2], vec![0.0; 2]), Tensor::new([2], vec![0.0; 2]));
+    let mut workspace = program.workspace();
+    program.run_into(&mut workspace, &[&x], &mut [&mut y], Par::Seq);
+    assert_eq!(program.output(&workspace, 1).f32s(), [0.0; 2]);
+    program.output(&workspace, 0);
+}
+
+#[test]
 #[should_panic(expected = "result 0 is f32[2], not f32[3]")]
 fn a_result_of_another_shape_is_refused() {
     let program = Program::trace(&[Aval::new([2], DType::F32)], |_, x| vec![x[0].exp()]);

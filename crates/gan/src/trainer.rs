@@ -109,6 +109,8 @@ pub struct GanTrainer {
     average: Option<Params>,
     /// Memory for the players after the next step, which are kept only if all is finite.
     next: [Player; 2],
+    /// Memory for a discriminator between two of its moves.
+    spare: Player,
     /// The real batch of that number, drawn while the generator moved.
     drawn: Option<(u64, Tensor)>,
     step: u64,
@@ -220,6 +222,7 @@ impl GanTrainer {
             reals: Box::new(reals),
             key: key.fold(2),
             next: [generator.clone(), discriminator.clone()],
+            spare: discriminator.clone(),
             generator,
             discriminator,
             average,
@@ -261,9 +264,11 @@ impl GanTrainer {
             }
             let noise = key.fold(i).fold(0).normal(shape, 0.0, 1.0);
             let mix = key.fold(i).fold(1).uniform([shape[0]], 0.0, 1.0);
-            // The next move goes on from a copy, whose memory that of the move does not touch.
-            let later = (i > 0).then(|| discriminator.clone());
-            let before = later.as_ref().unwrap_or(&self.discriminator);
+            if i > 0 {
+                // What the move before left; this one writes into the other memory.
+                std::mem::swap(discriminator, &mut self.spare);
+            }
+            let before = if i == 0 { &self.discriminator } else { &self.spare };
             let mut inputs: Vec<&Tensor> = before.tensors().collect();
             inputs.extend(self.generator.params.tensors());
             inputs.extend([&real, &noise, &mix, &rate, &scale]);

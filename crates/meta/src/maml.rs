@@ -109,7 +109,7 @@ impl EpisodeLearner for Maml {
     fn accepts(&self, shape: &TaskShape) -> Result<(), String> {
         let outputs = self.model.output().last().copied().unwrap_or(1);
         match self.objective {
-            Objective::CrossEntropy if outputs != shape.ways => {
+            Objective::CrossEntropy if outputs < shape.ways => {
                 Err(format!("the network has {outputs} outputs, the tasks have {} classes", shape.ways))
             }
             Objective::CrossEntropy | Objective::MeanSquare => Ok(()),

@@ -40,16 +40,12 @@ fn start(threads: Threads) -> Result<()> {
 
 /// The recipe with what the command line changes of it.
 fn changed(recipe: &str, how: &How) -> Result<Recipe> {
+    one_seed(how)?;
     let mut draft = Draft::open(recipe)?;
     for assignment in &how.set {
         draft.set(assignment)?;
     }
     if let Some(seed) = how.seed {
-        if how.set.iter().any(|assignment| assignment.split('=').next().is_some_and(|key| key.trim() == "seed")) {
-            return Err(Error::Refused(
-                "the seed is given twice, by --seed and by --set seed; keep one of them".into(),
-            ));
-        }
         draft.set(&format!("seed={seed}"))?;
     }
     draft.finish()
@@ -93,7 +89,19 @@ fn stopped(text: &str) -> Result<ExitCode> {
     Ok(ExitCode::from(INTERRUPTED))
 }
 
+/// Refuses two seeds.
+fn one_seed(how: &How) -> Result<()> {
+    let sets = |assignment: &String| assignment.split('=').next().is_some_and(|key| key.trim() == "seed");
+    match how.seed {
+        Some(_) if how.set.iter().any(sets) => {
+            Err(Error::Refused("the seed is given twice, by --seed and by --set seed; keep one of them".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn quickstart(args: &Quickstart) -> Result<ExitCode> {
+    one_seed(&args.how)?;
     start(args.how.threads)?;
     let plan = quickstart::Plan { out: &args.out, seed: args.how.seed, set: &args.how.set, force: args.how.force };
     match quickstart::run(&plan, interrupt::watch()?)? {

@@ -20,6 +20,11 @@ pub trait Experiment {
     /// If the data fails; a figure that is not finite is for the caller to notice.
     fn step(&mut self, n: u64) -> Result<Metrics>;
 
+    /// Memory that training takes, about, in bytes; 0 where it is little for any recipe.
+    fn memory_bytes(&self) -> usize {
+        0
+    }
+
     /// Pictures of the present state, each with a name that stays the same from step to step.
     ///
     /// # Errors

@@ -142,16 +142,15 @@ impl Run {
         if force && held.is_some() {
             clear(folder, &mut log)?;
         } else if let Some(held) = held {
-            let has_begun = folder.join(STATE).exists() || folder.join(SUMMARY).exists();
-            let differs = difference(&config_path, &held, config);
-            if !has_begun && !matches!(differs, Ok(None)) {
+            if let Some(difference) = difference(&config_path, &held, config)? {
+                if !is_bare(folder, &others) {
+                    return Err(refuse(format!(
+                        "holds a run of another configuration ({difference}); name another folder with --out, or replace that run with --force"
+                    )));
+                }
                 // It ended before its first checkpoint, perhaps because of its configuration: nothing is lost with it.
                 clear(folder, &mut log)?;
                 again = false;
-            } else if let Some(difference) = differs? {
-                return Err(refuse(format!(
-                    "holds a run of another configuration ({difference}); name another folder with --out, or replace that run with --force"
-                )));
             }
             if folder.join(SUMMARY).exists() {
                 return Ok(Start::Finished);
@@ -273,13 +272,33 @@ fn text_of(line: &Line) -> String {
     serde_json::to_string(line).expect("a line has finite numbers and text keys") + "\n"
 }
 
+/// Whether a folder with these entries (and a log) holds a run that never came to a checkpoint, and nothing else.
+fn is_bare(folder: &Path, entries: &[PathBuf]) -> bool {
+    let own = [CONFIG, EVENTS, SAMPLES].map(|name| folder.join(name));
+    entries.contains(&own[1]) && entries.iter().all(|path| own.contains(path))
+}
+
+/// Whether it is named as [`Run::sample`] names pictures.
+fn is_picture(path: &Path) -> bool {
+    let stem = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".png")?.rsplit_once('-'));
+    stem.is_some_and(|(_, step)| step.len() >= 6 && step.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// Removes the files of a run; those that the run did not make stay.
 fn clear(folder: &Path, log: &mut File) -> Result<()> {
+    let samples = folder.join(SAMPLES);
+    if samples.is_dir() {
+        for entry in fs::read_dir(&samples).map_err(Error::io("read", &samples))? {
+            let path = entry.map_err(Error::io("read", &samples))?.path();
+            if is_picture(&path) {
+                fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+    }
     // The configuration goes last: as long as it is there, the folder is known for a run.
-    for name in [SUMMARY, STATE, WEIGHTS, EVENTS, REPORT, SAMPLES, CONFIG] {
+    for name in [SUMMARY, STATE, WEIGHTS, EVENTS, REPORT, CONFIG] {
         let path = folder.join(name);
-        let removed = if name == SAMPLES { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        match removed {
+        match fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &path)(e)),
             _ => {}
         }

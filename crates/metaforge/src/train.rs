@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::experiment::{Evaluation, Experiment};
 use crate::interrupt;
+use crate::memory;
 use crate::metrics::{Line, Metrics};
 use crate::progress::{Progress, Tasks};
 use crate::run::{Position, Run, Start, Summary};
@@ -69,6 +70,7 @@ pub fn train(job: &Job<'_>, build: impl FnOnce() -> Result<Box<dyn Experiment>>)
     // The data is opened first, so that a missing one leaves no folder behind.
     let mut experiment = build()?;
     let experiment = experiment.as_mut();
+    memory::fits(experiment.memory_bytes(), "make the tasks smaller, or the network")?;
     let mut again = false;
     let (mut run, position) = match Run::open(job.folder, job.config, job.force)? {
         Start::Finished => return Ok(Outcome::WasFinished),
@@ -161,7 +163,7 @@ fn steps(
             save(experiment, run, &position)?;
             saved = Instant::now();
         }
-        if stop && step < steps {
+        if stop {
             return Ok((position, true));
         }
     }

@@ -270,8 +270,10 @@ fn a_finished_run_is_left_alone_and_another_configuration_is_refused() {
 fn replacing_a_run_spares_what_is_not_of_it() {
     let (_dir, folder) = uninterrupted();
     fs::write(folder.join("notes.txt"), "mine").unwrap();
+    fs::write(folder.join(run::SAMPLES).join("mine.png"), "mine too").unwrap();
     run_with(&Job { force: true, ..job(&folder) }, |q| q.fail_at = Some(3)).unwrap_err();
     assert_eq!(fs::read_to_string(folder.join("notes.txt")).unwrap(), "mine");
+    assert_eq!(fs::read_to_string(folder.join(run::SAMPLES).join("mine.png")).unwrap(), "mine too");
     assert!(!folder.join(run::SUMMARY).exists() && !folder.join(run::STATE).exists());
 }
 

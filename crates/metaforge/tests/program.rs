@@ -1,7 +1,7 @@
 //! The program as a user meets it: a small run from end to end, and clear errors for everything that comes from outside.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use metaforge::autodiff::Tensor;
@@ -205,8 +205,34 @@ fn a_folder_is_free_for_another_run_until_there_is_a_checkpoint() {
     let run = dir.path().join("run");
     let small = ["train", "sinusoid-maml", "--out", run.to_str().unwrap(), "--set", "steps=3", "--set", "eval.tasks=5"];
     fails(&[&small[..], &["--set", "inner.lr=1e30"]].concat(), &["lower the learning rates"]);
+    let files = |of: &Path| -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files: Vec<_> = fs::read_dir(of).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|path| path.is_file() && !path.ends_with("metrics.jsonl"));
+        files.sort();
+        files.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    };
+    // A page of one's own beside what is left of it, or weights alone, are worth keeping.
+    for own in ["report.html", "weights.safetensors", "notes.txt"] {
+        fs::write(run.join(own), "mine").unwrap();
+        let before = files(&run);
+        fails(&small, &["another configuration"]);
+        assert_eq!(files(&run), before, "{own}");
+        fs::remove_file(run.join(own)).unwrap();
+    }
     succeeds(&small);
     fails(&[&small[..], &["--set", "inner.lr=0.02"]].concat(), &["another configuration"]);
+    // What has a config.toml is not for that a run.
+    for config in ["baseURL = \"..\"", "no TOML", "\u{0}"] {
+        let site = dir.path().join("site");
+        fs::create_dir_all(site.join("samples")).unwrap();
+        fs::write(site.join("samples/a-000001.png"), "a").unwrap();
+        fs::write(site.join("config.toml"), config).unwrap();
+        fs::write(site.join("report.html"), "mine").unwrap();
+        let before = (files(&site), files(&site.join("samples")));
+        let out = ["train", "sinusoid-maml", "--out", site.to_str().unwrap()];
+        fails(&out, &["site"]);
+        assert_eq!((files(&site), files(&site.join("samples"))), before);
+    }
 }
 
 #[test]

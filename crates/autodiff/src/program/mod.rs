@@ -97,6 +97,8 @@ type Places<'a> = SmallVec<[Option<&'a mut [u8]>; 32]>;
 /// The memory that a program's values live in; made by [`Program::workspace`], one for each thread that runs it.
 pub struct Workspace {
     arena: Arena,
+    /// Results of the last run that went elsewhere.
+    placed: usize,
 }
 
 impl Program {
@@ -145,7 +147,7 @@ impl Program {
 
     /// Memory to run in.
     pub fn workspace(&self) -> Workspace {
-        Workspace { arena: Arena::new(self.lines) }
+        Workspace { arena: Arena::new(self.lines), placed: 0 }
     }
 
     /// Runs the program; the results are then read by [`Program::output`]. Allocates nothing once the kernels' scratch memory has
@@ -186,14 +188,16 @@ impl Program {
         }
         drop(places);
         for (i, tensor) in results.iter_mut().enumerate().filter(|(i, _)| !is_placed[*i]) {
-            tensor.assign(self.output(workspace, i));
+            tensor.assign(self.view(workspace, i));
         }
+        workspace.placed = results.len();
     }
 
     /// Runs the program like [`Program::run`] and tells how long each instruction took, in order.
     #[track_caller]
     pub fn run_timed(&self, workspace: &mut Workspace, inputs: &[&Tensor], par: Par) -> Vec<(String, Duration)> {
         self.check(workspace, inputs);
+        workspace.placed = 0;
         let mut timed = |instr: &Instr| {
             let start = Instant::now();
             self.step(instr, workspace, inputs, &mut [], par);
@@ -206,7 +210,16 @@ impl Program {
     }
 
     /// Result number `index` of the last run in this workspace.
+    ///
+    /// # Panics
+    /// If there are fewer, or it went into a tensor by [`Program::run_into`].
+    #[track_caller]
     pub fn output<'w>(&self, workspace: &'w Workspace, index: usize) -> View<'w> {
+        assert!(index >= workspace.placed, "result {index} went into a tensor (`run_into`)");
+        self.view(workspace, index)
+    }
+
+    fn view<'w>(&self, workspace: &'w Workspace, index: usize) -> View<'w> {
         let (value, aval) = self.outputs[index];
         View { aval, data: Slice::of(aval.dtype, workspace.arena.read(self.values[value].span)) }
     }

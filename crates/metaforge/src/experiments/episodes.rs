@@ -13,7 +13,6 @@ use super::{optimizer, schedule, watched};
 use crate::chart::{Mark, Plot, Series};
 use crate::error::Result;
 use crate::experiment::{Evaluation, Experiment, Figure, Unit, Watch};
-use crate::memory;
 use crate::metrics::Metrics;
 use crate::picture::{Layout, Picture};
 use crate::recipe::{self, ConvName, ConvNet, EpisodeData, EpisodeEval, Task};
@@ -89,7 +88,6 @@ impl Episodes {
         };
         let learner = learner(train.image_shape());
         let trainer = MetaTrainer::new(learner, Arc::new(train), optimizer(rule), config)?;
-        memory::fits(trainer.memory_bytes(), "lower task.train_ways, train_shots, train_queries or model.channels")?;
         Ok(Episodes { trainer, test, task, eval, rotations })
     }
 }
@@ -108,6 +106,10 @@ impl Experiment for Episodes {
     fn step(&mut self, _n: u64) -> Result<Metrics> {
         let report = self.trainer.step()?;
         Ok(Metrics::new().with("loss/query", report.loss).with("accuracy/query", report.metric))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.trainer.memory_bytes()
     }
 
     fn state(&self) -> Params {
