@@ -20,7 +20,7 @@ pub trait Experiment {
     /// If the data fails; a figure that is not finite is for the caller to notice.
     fn step(&mut self, n: u64) -> Result<Metrics>;
 
-    /// Memory that training takes, about, in bytes; 0 where it is little for any recipe.
+    /// Memory that training takes, about, in bytes; 0 where the ranges of a recipe's numbers keep it small.
     fn memory_bytes(&self) -> usize {
         0
     }

@@ -207,8 +207,7 @@ fn pictures(folder: &Path) -> Result<BTreeMap<String, BTreeMap<u64, PathBuf>>> {
     }
     for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
         let path = entry.map_err(Error::io("read", folder))?.path();
-        let stem = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".png")?.rsplit_once('-'));
-        if let Some((name, Ok(step))) = stem.map(|(name, step)| (name.to_owned(), step.parse())) {
+        if let Some((name, step)) = run::picture(&path).map(|(name, step)| (name.to_owned(), step)) {
             found.entry(name).or_default().insert(step, path);
         }
     }

@@ -38,6 +38,8 @@ pub const SUMMARY: &str = "summary.json";
 /// The page to look at.
 pub const REPORT: &str = "report.html";
 
+/// Digits of the step in a picture's name, at least.
+const STEP_DIGITS: usize = 6;
 /// Runs that a message names at most.
 const NAMED: usize = 6;
 
@@ -100,7 +102,8 @@ impl Run {
     /// Opens `folder` to train by `config`, the text of a TOML file.
     ///
     /// A folder that is not there, or empty, is a new run, and so is one whose run of another configuration never came to a checkpoint; one that holds a
-    /// run of the same configuration goes on where that one is, or begins again where that has no checkpoint. With `force`, whatever run is there is removed first (the files of a run, nothing else).
+    /// run of the same configuration goes on where that one is, or begins again where that has no checkpoint. With `force`, whatever run is there is removed
+    /// first (the files of a run, nothing else).
     ///
     /// # Errors
     /// If the folder holds a run of another configuration or something that is no run, if another process trains in it,
@@ -115,20 +118,21 @@ impl Run {
             Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Some(String::from("not text")),
             Err(e) => return Err(Error::io("read", &config_path)(e)),
         };
-        let mut others = Vec::new();
-        for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
-            let path = entry.map_err(Error::io("read", folder))?.path();
-            // What a kill in the first moments of a run leaves is as good as nothing.
-            if path.extension().is_some_and(|end| end == UNFINISHED)
-                || path.file_name().is_some_and(|name| name == METRICS)
-            {
-                continue;
-            }
-            others.push(path);
-        }
-        if held.is_none() && !others.is_empty() {
+        if held.is_none() && !entries(folder)?.is_empty() {
             return Err(refuse("is not empty and holds no run; name another folder with --out".into()));
         }
+        let differs = match &held {
+            Some(held) if !force => difference(&config_path, held, config)?,
+            _ => None,
+        };
+        // A run that ended before its first checkpoint, perhaps because of its configuration, makes room for another: nothing is lost with it.
+        let makes_room = || match &differs {
+            Some(difference) if !is_bare(folder)? => Err(refuse(format!(
+                "holds a run of another configuration ({difference}); name another folder with --out, or replace that run with --force"
+            ))),
+            _ => Ok(()),
+        };
+        makes_room()?;
 
         let log_path = folder.join(METRICS);
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&log_path);
@@ -138,23 +142,14 @@ impl Run {
             Err(TryLockError::WouldBlock) => return Err(refuse("another process is training in this folder".into())),
             Err(TryLockError::Error(e)) => return Err(Error::io("lock", &log_path)(e)),
         }
-        let mut again = held.is_some() && !force;
-        if force && held.is_some() {
+        // Once more: the process that held the lock may have saved something.
+        makes_room()?;
+        let again = held.is_some() && !force && differs.is_none();
+        if again && folder.join(SUMMARY).exists() {
+            return Ok(Start::Finished);
+        }
+        if held.is_some() && !again {
             clear(folder, &mut log)?;
-        } else if let Some(held) = held {
-            if let Some(difference) = difference(&config_path, &held, config)? {
-                if !is_bare(folder, &others) {
-                    return Err(refuse(format!(
-                        "holds a run of another configuration ({difference}); name another folder with --out, or replace that run with --force"
-                    )));
-                }
-                // It ended before its first checkpoint, perhaps because of its configuration: nothing is lost with it.
-                clear(folder, &mut log)?;
-                again = false;
-            }
-            if folder.join(SUMMARY).exists() {
-                return Ok(Start::Finished);
-            }
         }
         write_whole(&config_path, config.as_bytes())?;
         sweep(folder)?;
@@ -221,7 +216,7 @@ impl Run {
     /// # Errors
     /// If it cannot be written.
     pub fn sample(&self, name: &str, step: u64, picture: &Picture) -> Result<()> {
-        picture.save(&self.folder.join(SAMPLES).join(format!("{name}-{step:06}.png")))
+        picture.save(&self.folder.join(SAMPLES).join(format!("{name}-{step:0STEP_DIGITS$}.png")))
     }
 
     /// Marks the run as finished.
@@ -272,16 +267,30 @@ fn text_of(line: &Line) -> String {
     serde_json::to_string(line).expect("a line has finite numbers and text keys") + "\n"
 }
 
-/// Whether a folder with these entries (and a log) holds a run that never came to a checkpoint, and nothing else.
-fn is_bare(folder: &Path, entries: &[PathBuf]) -> bool {
-    let own = [CONFIG, EVENTS, SAMPLES].map(|name| folder.join(name));
-    entries.contains(&own[1]) && entries.iter().all(|path| own.contains(path))
+/// What is in a folder, but for what a kill in the first moments of a run leaves: that is as good as nothing.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let path = entry.map_err(Error::io("read", folder))?.path();
+        let is_begun = path.extension().is_some_and(|end| end == UNFINISHED)
+            || path.file_name().is_some_and(|name| name == METRICS);
+        if !is_begun {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
-/// Whether it is named as [`Run::sample`] names pictures.
-fn is_picture(path: &Path) -> bool {
-    let stem = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".png")?.rsplit_once('-'));
-    stem.is_some_and(|(_, step)| step.len() >= 6 && step.bytes().all(|b| b.is_ascii_digit()))
+/// Whether a folder holds a run that never came to a checkpoint, and nothing else.
+fn is_bare(folder: &Path) -> Result<bool> {
+    let (found, own) = (entries(folder)?, [CONFIG, EVENTS, SAMPLES].map(|name| folder.join(name)));
+    Ok(found.contains(&own[1]) && found.iter().all(|path| own.contains(path)))
+}
+
+/// The name and the step of a picture that is named as [`Run::sample`] does.
+pub(crate) fn picture(path: &Path) -> Option<(&str, u64)> {
+    let (name, step) = path.file_name()?.to_str()?.strip_suffix(".png")?.rsplit_once('-')?;
+    Some((name, step.parse().ok().filter(|_| step.len() >= STEP_DIGITS)?))
 }
 
 /// Removes the files of a run; those that the run did not make stay.
@@ -290,7 +299,7 @@ fn clear(folder: &Path, log: &mut File) -> Result<()> {
     if samples.is_dir() {
         for entry in fs::read_dir(&samples).map_err(Error::io("read", &samples))? {
             let path = entry.map_err(Error::io("read", &samples))?.path();
-            if is_picture(&path) {
+            if picture(&path).is_some() {
                 fs::remove_file(&path).map_err(Error::io("remove", &path))?;
             }
         }

@@ -132,12 +132,12 @@ impl Experiment for SeedGan {
     }
 
     fn evaluate(&self, watch: Watch<'_>) -> Result<Evaluation> {
-        let parts = self.eval.classifier_epochs + 2;
-        watch(0, parts);
+        // The classifier, the drawing, the comparing.
+        watch(0, 3);
         let images = self.eval.images.min(self.test.len()).min(self.train.len());
         let config = ClassifierConfig { epochs: self.eval.classifier_epochs, ..ClassifierConfig::default() };
         let classifier = Classifier::train(self.train.clone(), &config)?;
-        watch(parts - 2, parts);
+        watch(1, 3);
         let accuracy = classifier.accuracy(&self.test);
         let made = self.sample(images, Key::new(NOISE).fold(1));
         let readings = classifier.read(&made);
@@ -148,7 +148,7 @@ impl Experiment for SeedGan {
             let all = Tensor::new([images, h, w, c], picks.iter().flat_map(|x| x.f32s().to_vec()).collect());
             classifier.features(&all)
         };
-        watch(parts - 1, parts);
+        watch(2, 3);
         let (made, test, train) = (classifier.features(&made), real(&self.test), real(&self.train));
         let distance = fcd(&made, &test);
         let floor = fcd(&train, &test);

@@ -91,6 +91,10 @@ impl Experiment for Waves {
         Ok(Metrics::new().with("error/query", report.loss))
     }
 
+    fn memory_bytes(&self) -> usize {
+        self.trainer.memory_bytes()
+    }
+
     fn state(&self) -> Params {
         self.trainer.state()
     }

@@ -190,8 +190,8 @@ pub struct FewshotModel {
 
 impl FewshotModel {
     pub(super) fn check(&self) -> Checked {
-        between("model.latent", self.latent, 1, WIDEST)?;
-        between("model.channels", self.channels, 2, WIDEST)
+        between("model.latent", self.latent, 1, MOST_OF_GAME)?;
+        between("model.channels", self.channels, 2, MOST_OF_GAME)
     }
 }
 
@@ -224,7 +224,7 @@ pub struct Game {
 
 impl Game {
     pub(super) fn check(&self) -> Checked {
-        count("game.batch", self.batch, 1)?;
+        between("game.batch", self.batch, 1, MOST_OF_GAME)?;
         count("game.discriminator_steps", self.discriminator_steps, 1)?;
         at_least("game.penalty_every", self.penalty_every, 1)?;
         weight("game.r1", self.r1)?;
@@ -415,6 +415,8 @@ pub struct ImageEval {
 const MOST: usize = 10_000;
 /// The most channels, or units, of a layer.
 const WIDEST: usize = 4096;
+/// The most images of a batch of a game, and channels and numbers of a code of a few-shot generator: what they take is not counted beforehand.
+const MOST_OF_GAME: usize = 512;
 
 /// A number of things that are in memory at once.
 fn count(key: &str, value: usize, least: usize) -> Checked {
