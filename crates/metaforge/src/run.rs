@@ -112,7 +112,10 @@ impl Run {
         let refuse = |what: String| Error::Folder { folder: folder.into(), what };
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let config_path = folder.join(CONFIG);
+        // Other programs too keep a file of that name.
+        let is_run = [METRICS, STATE, WEIGHTS, SUMMARY].iter().any(|name| folder.join(name).exists());
         let held = match fs::read_to_string(&config_path) {
+            _ if !is_run => None,
             Ok(text) => Some(text),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Some(String::from("not text")),

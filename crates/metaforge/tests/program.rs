@@ -230,7 +230,8 @@ fn a_folder_is_free_for_another_run_until_there_is_a_checkpoint() {
         fs::write(site.join("report.html"), "mine").unwrap();
         let before = (files(&site), files(&site.join("samples")));
         let out = ["train", "sinusoid-maml", "--out", site.to_str().unwrap()];
-        fails(&out, &["site"]);
+        fails(&out, &["site", "holds no run"]);
+        fails(&[&out[..], &["--force"]].concat(), &["site", "holds no run"]);
         assert_eq!((files(&site), files(&site.join("samples"))), before);
     }
 }
