@@ -14,6 +14,7 @@ mod matmul;
 mod microkernel;
 mod moves;
 mod norm;
+mod panels;
 pub mod par;
 mod pool;
 mod prefetch;

@@ -2,7 +2,8 @@
 
 use crate::Real;
 use crate::microkernel::{DOT, DotTile, Kernels, ROWS, Segment, Tile, kernels};
-use crate::par::{Par, SendPtr, for_each_chunk, for_each_range};
+use crate::panels::{pack, panels_len};
+use crate::par::{Par, SendPtr, for_each_range};
 use crate::scratch::{self, Slot};
 use crate::transpose::transpose_strided;
 
@@ -54,8 +55,6 @@ const FEW_COLS: usize = 8;
 const PANEL_K: usize = 1024;
 /// Multiply-adds from which panels of b are packed; below, b is small enough to be read where it lies.
 const PACK_WORK: usize = 192 * 192 * 192;
-/// Elements that a thread packs at a time, at least: some 5 us.
-const PACK_GRAIN: usize = 1 << 15;
 
 /// `out[i] = op(a[i]) op(b[i])` for each i of the batch: a `[batch, m, k]` (`[batch, k, m]` if `ta`), b `[batch, k, n]` (`[batch, n, k]` if `tb`),
 /// out `[batch, m, n]`; a shared operand has no batch axis. If they are interleaved, the batch is the second axis.
@@ -291,7 +290,6 @@ impl<T: Real> Job<'_, T> {
     /// Panels of b are copied so that a tile reads them as one stream, and so are the rows of a transposed a.
     fn packed(&self, par: Par) {
         let wide = self.kernels.wide;
-        let panels = self.n.div_ceil(wide);
         // A power of two of blocks of nearly one size: threads halve them.
         let tiles = self.m.div_ceil(ROWS);
         let for_threads = 1 << (tiles / MIN_BLOCK_TILES).clamp(1, BLOCKS).ilog2();
@@ -299,18 +297,8 @@ impl<T: Real> Job<'_, T> {
         for k0 in (0..self.k).step_by(PANEL_K) {
             let ks = [k0, (k0 + PANEL_K).min(self.k)];
             let len = ks[1] - k0;
-            scratch::with::<T, _>(Slot::Panels, panels * wide * len, |packed| {
-                let together = PACK_GRAIN.div_ceil(wide * len) * wide * len;
-                for_each_chunk(par, packed, together, |start, some| {
-                    for (i, panel) in some.chunks_exact_mut(wide * len).enumerate() {
-                        let col = start / len + i * wide;
-                        let width = (self.n - col).min(wide);
-                        for (row, to) in panel.chunks_exact_mut(wide).enumerate() {
-                            let from = (k0 + row) * self.b_row + col;
-                            to[..width].copy_from_slice(&self.b[from..from + width]);
-                        }
-                    }
-                });
+            scratch::with::<T, _>(Slot::Panels, panels_len(len, self.n, wide), |packed| {
+                pack(par, &self.b[k0 * self.b_row..], self.b_row, self.n, wide, packed);
                 let packed = &*packed;
                 for_each_range(par, blocks, 1, |first, last| {
                     for block in first..last {

@@ -69,7 +69,8 @@ pub(crate) struct Kernels<T: 'static> {
     pub(crate) lanes: usize,
     /// Columns of the widest tile.
     pub(crate) wide: usize,
-    tile: [[TileFn<T>; WIDE]; ROWS],
+    /// For each number of rows and of registers: with the last register in part, and as a whole.
+    tile: [[[TileFn<T>; 2]; WIDE]; ROWS],
     /// One row or [`DOT`], one column or [`DOT`].
     dot: [[DotFn<T>; 2]; 2],
 }
@@ -84,7 +85,9 @@ impl<T: Real> Kernels<T> {
     pub(crate) unsafe fn tile(&self, rows: usize, cols: usize, tile: &Tile<T>) {
         debug_assert!((1..=ROWS).contains(&rows) && (1..=self.wide).contains(&cols));
         // SAFETY: the caller vouches for the memory, the table for the instruction set.
-        unsafe { self.tile[rows - 1][(cols - 1) / self.lanes](tile, cols) }
+        unsafe {
+            self.tile[rows - 1][(cols - 1) / self.lanes][usize::from(cols.is_multiple_of(self.lanes))](tile, cols)
+        }
     }
 
     /// Computes the first `rows` rows and `cols` columns of a tile of dot products.
@@ -138,31 +141,36 @@ impl<T: Real, S: Simd> Table<T, S> {
         dot: [[run_dot::<T, S, 1, 1>, run_dot::<T, S, 1, DOT>], [run_dot::<T, S, DOT, 1>, run_dot::<T, S, DOT, DOT>]],
     };
 
-    const fn tiles<const R: usize>() -> [TileFn<T>; WIDE] {
-        let two: TileFn<T> = run_tile::<T, S, R, 2>;
+    const fn tiles<const R: usize>() -> [[TileFn<T>; 2]; WIDE] {
         if Self::WIDE == WIDE {
-            [run_tile::<T, S, R, 1>, two, run_tile::<T, S, R, 3>, run_tile::<T, S, R, 4>]
+            [Self::both::<R, 1>(), Self::both::<R, 2>(), Self::both::<R, 3>(), Self::both::<R, 4>()]
         } else {
-            [run_tile::<T, S, R, 1>, two, two, two]
+            [Self::both::<R, 1>(), Self::both::<R, 2>(), Self::both::<R, 2>(), Self::both::<R, 2>()]
         }
+    }
+
+    const fn both<const R: usize, const V: usize>() -> [TileFn<T>; 2] {
+        [run_tile::<T, S, R, V, false>, run_tile::<T, S, R, V, true>]
     }
 }
 
 /// # Safety
 /// See [`Kernels::tile`]; `S` is available and `cols` needs exactly `V` registers.
-unsafe fn run_tile<T: Real, S: Simd, const R: usize, const V: usize>(tile: &Tile<T>, cols: usize) {
-    struct Run<'a, T, S, const R: usize, const V: usize>(S, &'a Tile<'a, T>, usize);
-    impl<T: Real, S: Simd, const R: usize, const V: usize> pulp::WithSimd for Run<'_, T, S, R, V> {
+unsafe fn run_tile<T: Real, S: Simd, const R: usize, const V: usize, const WHOLE: bool>(tile: &Tile<T>, cols: usize) {
+    struct Run<'a, T, S, const R: usize, const V: usize, const WHOLE: bool>(S, &'a Tile<'a, T>, usize);
+    impl<T: Real, S: Simd, const R: usize, const V: usize, const WHOLE: bool> pulp::WithSimd
+        for Run<'_, T, S, R, V, WHOLE>
+    {
         type Output = ();
         #[inline(always)]
         fn with_simd<Same: pulp::Simd>(self, _: Same) {
             // SAFETY: passed on from `run_tile`.
-            unsafe { tile_body::<T, S, R, V>(self.0, self.1, self.2) }
+            unsafe { tile_body::<T, S, R, V, WHOLE>(self.0, self.1, self.2) }
         }
     }
     // SAFETY: the caller vouches for the instruction set.
     let simd = unsafe { token::<S>() };
-    simd.vectorize(Run::<T, S, R, V>(simd, tile, cols));
+    simd.vectorize(Run::<T, S, R, V, WHOLE>(simd, tile, cols));
 }
 
 /// # Safety
@@ -197,7 +205,11 @@ unsafe fn token<S: Simd>() -> S {
 /// See [`run_tile`].
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "constant bounds over several arrays")]
-unsafe fn tile_body<T: Real, S: Simd, const R: usize, const V: usize>(simd: S, t: &Tile<T>, cols: usize) {
+unsafe fn tile_body<T: Real, S: Simd, const R: usize, const V: usize, const WHOLE: bool>(
+    simd: S,
+    t: &Tile<T>,
+    cols: usize,
+) {
     let lanes = T::lanes::<S>();
     let last = Mask::first(simd, cols - (V - 1) * lanes);
     let zero = T::splat(simd, T::ZERO);
@@ -215,7 +227,7 @@ unsafe fn tile_body<T: Real, S: Simd, const R: usize, const V: usize>(simd: S, t
                 let mut row = [zero; V];
                 for v in 0..V {
                     let p = b.wrapping_add(v * lanes);
-                    row[v] = if v + 1 < V { T::load(simd, p) } else { last.load(simd, p) };
+                    row[v] = if WHOLE || v + 1 < V { T::load(simd, p) } else { last.load(simd, p) };
                 }
                 for i in 0..R {
                     let x = T::splat(simd, *a[i]);
@@ -234,7 +246,7 @@ unsafe fn tile_body<T: Real, S: Simd, const R: usize, const V: usize>(simd: S, t
             let mut sum = acc[i][v];
             // SAFETY: the caller vouches for `cols` elements of this row of C.
             unsafe {
-                if v + 1 < V {
+                if WHOLE || v + 1 < V {
                     if t.add {
                         sum = T::vadd(simd, sum, T::load(simd, c));
                     }

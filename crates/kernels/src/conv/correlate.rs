@@ -4,6 +4,7 @@
 use super::window::{Images, Rect};
 use crate::Real;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
+use crate::panels::panels_len;
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::scratch::{self, Slot};
 
@@ -17,12 +18,44 @@ const BLOCKS: usize = 16;
 /// Cells that a block has at least: fewer would not repay streaming the weights.
 const MIN_CELLS: usize = 96;
 
-/// One term of the sum: the source pixel at `cell * step + at`, and where its weights begin.
+/// Cells from which weights with more columns than a tile are packed: that costs about as much as 8 cells.
+const PACK_CELLS: usize = 512;
+
+/// The terms of the sum for one tap: the source pixel at `cell * step + at`, and the first row of its weights.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub(super) struct Tap {
     pub(super) at: [isize; 2],
-    pub(super) weights: isize,
+    pub(super) row: isize,
+}
+
+/// The weights of all groups, a row for each term of the sum, columns side by side as far as a tile reaches.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a, T> {
+    pub(super) data: &'a [T],
+    /// From one group to the next.
+    pub(super) group: usize,
+    /// From one row to the next.
+    pub(super) row: usize,
+    /// From the columns of a tile to those of the next.
+    pub(super) panel: usize,
+}
+
+impl<'a, T: Real> Weights<'a, T> {
+    /// Whether to pack weights of so many columns for so many cells.
+    pub(super) fn worth_packing(cells: usize, cols: usize, wide: usize) -> bool {
+        cells >= PACK_CELLS && cols > wide
+    }
+
+    /// `rows` rows of `cols` columns in panels; each group for itself.
+    pub(super) fn packed(data: &'a [T], [rows, cols]: [usize; 2], wide: usize) -> Weights<'a, T> {
+        Weights { data, group: panels_len(rows, cols, wide), row: wide, panel: rows * wide }
+    }
+
+    /// The first row of a group, from the columns of tile `panel` on.
+    pub(super) fn tile(&self, group: usize, panel: usize) -> *const T {
+        self.data[group * self.group + panel * self.panel..].as_ptr()
+    }
 }
 
 pub(super) struct Correlation<'a, T: 'static> {
@@ -37,11 +70,7 @@ pub(super) struct Correlation<'a, T: 'static> {
     /// Channels of a group in the source: terms of the sum for each tap.
     pub(super) depth: usize,
     pub(super) groups: usize,
-    pub(super) weights: &'a [T],
-    /// From one row of weights (a term of the sum) to the next; columns are contiguous.
-    pub(super) weights_row: usize,
-    /// From the weights of one group to the next.
-    pub(super) weights_group: usize,
+    pub(super) weights: Weights<'a, T>,
     /// Channels of a group in the result.
     pub(super) cols: usize,
     pub(super) out: SendPtr<T>,
@@ -154,11 +183,11 @@ impl<T: Real> Correlation<'_, T> {
         let mut count = 0;
         for tap in self.taps {
             let a = (tap.at[0] - low[0]) * pitch as isize + (tap.at[1] - low[1]) * c;
-            let b = tap.weights;
+            let b = tap.row * self.weights.row as isize;
             if let Some(last) = buffer[..count].last_mut()
                 && self.groups == 1
                 && last.a + last.len as isize == a
-                && last.b + (last.len * self.weights_row) as isize == b
+                && last.b + (last.len * self.weights.row) as isize == b
             {
                 last.len += self.depth;
             } else {
@@ -181,22 +210,21 @@ impl<T: Real> Correlation<'_, T> {
     /// # Safety
     /// See [`Correlation::run`].
     unsafe fn sweep_group(&self, block: &Block<T>, group: usize) {
-        let weights = self.weights[group * self.weights_group..].as_ptr();
         let mut rest = block.segments;
         let mut add = false;
         // At least one round, so that cells without taps become zero.
         loop {
             let count = panel(rest, self.cols.min(self.kernels.wide));
             let (segments, later) = rest.split_at(count);
-            let mut col = 0;
-            while col < self.cols {
+            for (panel, col) in (0..self.cols).step_by(self.kernels.wide).enumerate() {
                 let cols = (self.cols - col).min(self.kernels.wide);
+                let weights = self.weights.tile(group, panel);
                 self.for_each_tile(block, |rows, a, c| {
                     let tile = Tile {
                         a: a.map(|p| p.wrapping_add(group * self.depth)),
                         a_step: 1,
-                        b: weights.wrapping_add(col),
-                        b_step: self.weights_row as isize,
+                        b: weights,
+                        b_step: self.weights.row as isize,
                         segments,
                         c: c.map(|p| p.wrapping_add(group * self.cols + col)),
                         add,
@@ -204,7 +232,6 @@ impl<T: Real> Correlation<'_, T> {
                     // SAFETY: a cell's pixels lie in the block's rectangle and its result in `out`.
                     unsafe { self.kernels.tile(rows, cols, &tile) }
                 });
-                col += cols;
             }
             rest = later;
             add = true;

@@ -1,12 +1,13 @@
 //! The forward pass.
 
-use super::correlate::{Correlation, Tap};
+use super::correlate::{Correlation, Tap, Weights};
 use super::thin::{Pass, Thin, is_thin};
 use super::window::Images;
 use super::winograd::{self, Phase, Points};
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
 use crate::microkernel::{Kernels, kernels};
+use crate::panels::{pack, panels_len};
 use crate::par::{Par, SendPtr};
 use crate::scratch::{self, Slot};
 
@@ -45,12 +46,10 @@ pub(super) fn forward<T: Real>(
     }
     let (ci, co) = (dims.group_ci(), dims.group_co());
     scratch::with::<Tap, _>(Slot::Taps, dims.taps(), |taps| {
+        let y = SendPtr::new(y);
         for (i, tap) in taps.iter_mut().enumerate() {
             let at = |axis: usize, index: usize| (index * dims.dilation[axis]) as isize - dims.pad[axis][0] as isize;
-            *tap = Tap {
-                at: [at(0, i / dims.kernel[1]), at(1, i % dims.kernel[1])],
-                weights: (i * ci * dims.co) as isize,
-            };
+            *tap = Tap { at: [at(0, i / dims.kernel[1]), at(1, i % dims.kernel[1])], row: (i * ci) as isize };
         }
         let job = Correlation {
             kernels,
@@ -61,17 +60,24 @@ pub(super) fn forward<T: Real>(
             taps,
             depth: ci,
             groups: dims.groups,
-            weights: w,
-            weights_row: dims.co,
-            weights_group: co,
+            weights: Weights { data: w, group: co, row: dims.co, panel: kernels.wide },
             cols: co,
-            out: SendPtr::new(y),
+            out: y,
             out_origin: 0,
             out_image: out[0] * out[1] * dims.co,
             out_step: [out[1] * dims.co, dims.co],
         };
+        let (rows, wide) = (dims.taps() * ci, kernels.wide);
         // SAFETY: y has exactly n x oh x ow x co elements, w those of every tap (both checked by the caller), and y is ours alone.
-        unsafe { job.run(par) }
+        let run = |job: Correlation<T>| unsafe { job.run(par) };
+        if dims.groups == 1 && Weights::<T>::worth_packing(dims.n * out[0] * out[1], co, wide) {
+            scratch::with::<T, _>(Slot::Panels, panels_len(rows, co, wide), |packed| {
+                pack(par, w, co, co, wide, packed);
+                run(Correlation { weights: Weights::packed(packed, [rows, co], wide), ..job });
+            });
+        } else {
+            run(job);
+        }
     });
 }
 

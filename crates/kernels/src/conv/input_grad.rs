@@ -4,13 +4,14 @@
 //! their taps, and along them o grows by one: a correlation of stride 1 over the output gradient for each class of pixels.
 //! Each input pixel gathers, so nothing is added by two threads.
 
-use super::correlate::{Correlation, Tap};
+use super::correlate::{Correlation, Tap, Weights};
 use super::thin::{Pass, Thin, is_thin};
 use super::window::Images;
 use super::winograd::{self, Phase, Points};
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
 use crate::microkernel::{Kernels, kernels};
+use crate::panels::panels_len;
 use crate::par::{Par, SendPtr, for_each_chunk};
 use crate::scratch::{self, Slot};
 use crate::transpose::transpose_strided;
@@ -53,8 +54,11 @@ pub(super) fn input_grad<T: Real>(
         return by_winograd(kernels, par, dims, out, points, g, w, dx);
     }
     let dx = SendPtr::new(dx);
-    scratch::with::<T, _>(Slot::Weights, w.len(), |turned| {
-        turn(par, dims, w, turned);
+    let (rows, cols) = (dims.taps() * dims.group_co(), dims.group_ci());
+    let wide = cols.min(kernels.wide);
+    scratch::with::<T, _>(Slot::Weights, dims.groups * panels_len(rows, cols, wide), |turned| {
+        turn(par, dims, w, wide, turned);
+        let turned = Weights::packed(turned, [rows, cols], wide);
         for top in 0..dims.stride[0].min(dims.hw[0]) {
             for left in 0..dims.stride[1].min(dims.hw[1]) {
                 class(kernels, par, dims, out, g, turned, dx, [top, left]);
@@ -78,7 +82,7 @@ pub(super) fn by_winograd<T: Real>(
     let stride = dims.stride[0];
     let dx = SendPtr::new(dx);
     scratch::with::<T, _>(Slot::Weights, w.len(), |turned| {
-        turn(par, dims, w, turned);
+        turn(par, dims, w, dims.ci, turned);
         for first in (0..stride * stride).map(|i| [i / stride, i % stride]) {
             if first[0] >= dims.hw[0] || first[1] >= dims.hw[1] {
                 continue;
@@ -103,16 +107,19 @@ pub(super) fn by_winograd<T: Real>(
     });
 }
 
-/// `[tap, ci, group, co]` to `[group, tap, co, ci]`, the taps backwards: in that order they also follow each other in the source.
-fn turn<T: Real>(par: Par, dims: &ConvDims, w: &[T], turned: &mut [T]) {
+/// `[tap, ci, group, co]` to `[group, ci / wide, tap, co, wide]`, the taps backwards: in that order they also follow each other in the source. What lies
+/// beyond the last of the ci is left as it is.
+fn turn<T: Real>(par: Par, dims: &ConvDims, w: &[T], wide: usize, turned: &mut [T]) {
     let (ci, co) = (dims.group_ci(), dims.group_co());
-    let cell = ci * co;
+    let cell = wide * co;
+    let panels = ci.div_ceil(wide);
     let together = TURN_GRAIN.div_ceil(cell);
     for_each_chunk(par, turned, together * cell, |start, cells| {
         for (i, to) in cells.chunks_exact_mut(cell).enumerate() {
-            let (group, tap) = ((start / cell + i) / dims.taps(), (start / cell + i) % dims.taps());
-            let from = (dims.taps() - 1 - tap) * ci * dims.co + group * co;
-            transpose_strided(&w[from..], dims.co, ci, co, to, ci);
+            let (panel, tap) = ((start / cell + i) / dims.taps(), (start / cell + i) % dims.taps());
+            let (group, first) = (panel / panels, panel % panels * wide);
+            let from = ((dims.taps() - 1 - tap) * ci + first) * dims.co + group * co;
+            transpose_strided(&w[from..], dims.co, (ci - first).min(wide), co, to, wide);
         }
     });
 }
@@ -125,7 +132,7 @@ fn class<T: Real>(
     dims: &ConvDims,
     out: [usize; 2],
     g: &[T],
-    turned: &[T],
+    turned: Weights<T>,
     dx: SendPtr<T>,
     first: [usize; 2],
 ) {
@@ -141,7 +148,7 @@ fn class<T: Real>(
         let mut count = 0;
         for tap in (0..dims.taps()).rev() {
             if let (Some(row), Some(col)) = (at(0, tap / kw), at(1, tap % kw)) {
-                taps[count] = Tap { at: [row, col], weights: ((kh * kw - 1 - tap) * ci * co) as isize };
+                taps[count] = Tap { at: [row, col], row: ((kh * kw - 1 - tap) * co) as isize };
                 count += 1;
             }
         }
@@ -155,8 +162,6 @@ fn class<T: Real>(
             depth: co,
             groups: dims.groups,
             weights: turned,
-            weights_row: ci,
-            weights_group: dims.taps() * ci * co,
             cols: ci,
             out: dx,
             out_origin: (first[0] * dims.hw[1] + first[1]) * dims.ci,

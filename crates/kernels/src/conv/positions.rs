@@ -46,10 +46,10 @@ impl<T: Real> Correlation<'_, T> {
                 let [row, block] = [task / blocks, task % blocks];
                 let images = [block * fit, ((block + 1) * fit).min(self.n)];
                 for group in 0..self.groups {
-                    for col in (0..self.cols).step_by(self.kernels.wide) {
+                    for panel in 0..self.cols.div_ceil(self.kernels.wide) {
                         for cell in 0..self.cells[1] {
                             // SAFETY: cells are disjoint parts of the result; the rest is the caller's word.
-                            unsafe { self.position(images, [row, cell], group, col) }
+                            unsafe { self.position(images, [row, cell], group, panel) }
                         }
                     }
                 }
@@ -61,12 +61,18 @@ impl<T: Real> Correlation<'_, T> {
     ///
     /// # Safety
     /// See [`Correlation::run`].
-    unsafe fn position(&self, [n0, n1]: [usize; 2], cell: [usize; 2], group: usize, col: usize) {
+    unsafe fn position(&self, [n0, n1]: [usize; 2], cell: [usize; 2], group: usize, panel: usize) {
+        let col = panel * self.kernels.wide;
+        let weights = self.weights.tile(group, panel);
         scratch::with::<Segment, _>(Slot::Index, self.taps.len(), |buffer| {
             let mut count = 0;
             for tap in self.taps {
                 let Some(pixel) = self.source(tap, cell) else { continue };
-                buffer[count] = Segment { a: (pixel * self.images.c) as isize, b: tap.weights, len: self.depth };
+                buffer[count] = Segment {
+                    a: (pixel * self.images.c) as isize,
+                    b: tap.row * self.weights.row as isize,
+                    len: self.depth,
+                };
                 count += 1;
             }
             let source = self.images.data.as_ptr().wrapping_add(group * self.depth);
@@ -79,8 +85,8 @@ impl<T: Real> Correlation<'_, T> {
                         source.wrapping_add((image + i.min(rows - 1)) * self.images.image_len())
                     }),
                     a_step: 1,
-                    b: self.weights[group * self.weights_group..].as_ptr().wrapping_add(col),
-                    b_step: self.weights_row as isize,
+                    b: weights,
+                    b_step: self.weights.row as isize,
                     segments: &buffer[..count],
                     c: std::array::from_fn(|i| out.wrapping_add((image + i.min(rows - 1)) * self.out_image)),
                     add: false,
