@@ -160,6 +160,22 @@ fn panels_of_the_weights_are_added_up() {
 }
 
 #[test]
+fn more_channels_than_a_tile_is_wide() {
+    for d in [
+        // Enough cells to pack the weights; rows of pixels so short that they are gathered; the last panel in part.
+        dims(11, 14, 9, 70, 5, 2, 2),
+        dims(4, 27, 8, 130, 3, 2, 0),
+        ConvDims { hw: [101, 27], ..dims(2, 0, 8, 66, 3, 2, 0) },
+        ConvDims { dilation: [2, 1], ..dims(6, 24, 7, 65, 3, 2, 1) },
+        // Turned weights in panels, also those of groups.
+        dims(2, 9, 70, 8, 3, 2, 1),
+        ConvDims { groups: 2, ..dims(12, 13, 140, 140, 3, 2, 1) },
+    ] {
+        check(&d);
+    }
+}
+
+#[test]
 fn an_empty_batch_gives_empty_images_and_zero_weights() {
     check(&dims(0, 5, 4, 4, 3, 1, 1));
     check(&dims(2, 5, 0, 4, 3, 1, 1));

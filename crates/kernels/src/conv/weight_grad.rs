@@ -9,12 +9,18 @@ use super::winograd::{self, Phase, Points};
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile, kernels};
+use crate::panels::{pack, panels_len};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::scratch::{self, Slot};
 use crate::transpose::transpose_strided;
 
 /// Pixels of a block: with 64 channels on both sides, a quarter of a megabyte in f32.
 const BLOCK: usize = 512;
+
+/// Pixels from which a row is a run that is long enough by itself.
+const LONG: usize = 16;
+/// Elements that are gathered at a time: with those of g they fit the second-level cache.
+const GATHERED: usize = 1 << 16;
 
 /// Pieces that the rows are cut into for each thread, so that one which is held up delays the others little.
 const PIECES: usize = 2;
@@ -183,9 +189,13 @@ pub(super) struct Product<'a, T: 'static> {
 struct Block<'a, T> {
     /// The pixels of x at tap (0, 0).
     x: *const T,
-    /// From row to row in x.
-    pitch: usize,
+    /// From tap to tap in x, downwards and to the right, and from pixel to pixel.
+    taps: [usize; 2],
+    step: usize,
+    /// The pixels of g, and from one to the next; with panels, those of a tile's columns lie `panel` further than those before.
     g: *const T,
+    g_step: usize,
+    panel: usize,
     segments: &'a [Segment],
     /// Whether earlier blocks have been added up in dw.
     add: bool,
@@ -330,18 +340,24 @@ impl<'a, T: Real> Product<'a, T> {
         let (top, height) = axis(0, r0, r1);
         let (left, width) = axis(1, 0, ow);
         let rect = Rect { origin: [top, left], size: [height, width] };
+        let c = self.x.c;
         let g = self.g.data[r0 * ow * self.g.c..].as_ptr();
         let run = |x: *const T, pitch: usize, image: usize| {
             scratch::with::<Segment, _>(Slot::Index, self.n * (r1 - r0), |buffer| {
                 let segments = self.segments([self.n, r1 - r0], pitch, image, buffer);
-                let block = Block { x, pitch, g, segments, add };
+                let taps = [self.dilation[0] * pitch, self.dilation[1] * c];
+                let (step, g_step, panel) = (self.stride[1] * c, self.g.c, self.kernels.wide);
+                let block = Block { x, taps, step, g, g_step, panel, segments, add };
                 for group in 0..self.groups {
                     // SAFETY: the rectangle holds every neighbour of the pixels, and the rest is the caller's word.
                     unsafe { self.tiles(&block, group, range, dw) }
                 }
             });
         };
-        let c = self.x.c;
+        if self.is_gathered() {
+            // SAFETY: passed on.
+            return unsafe { self.gathered([r0, r1], range, add, dw) };
+        }
         if rect.is_inside(self.x.hw) {
             let pitch = self.x.hw[1] * c;
             let first = rect.origin[0] as usize * pitch + rect.origin[1] as usize * c;
@@ -352,6 +368,70 @@ impl<'a, T: Real> Product<'a, T> {
                 self.x.copy_rect(0, self.n, rect, window);
                 run(window.as_ptr(), width * c, image);
             });
+        }
+    }
+
+    /// Whether rows of pixels are so short that sums over them had better run through all pixels of a block, copied tap by tap.
+    fn is_gathered(&self) -> bool {
+        self.groups == 1 && self.g.hw[1] < LONG && self.g.c >= self.kernels.wide && self.rows() >= LEAST_ROWS
+    }
+
+    /// [`Product::block`] with the pixels of x gathered tap by tap, `[pixel, tap, channel]`, as many taps at a time as stay in the second-level cache
+    /// together with the pixels of g in panels.
+    ///
+    /// # Safety
+    /// See [`Product::some_rows`].
+    unsafe fn gathered(&self, [r0, r1]: [usize; 2], [first, last]: [usize; 2], add: bool, dw: SendPtr<T>) {
+        let (ci, co, wide) = (self.x.c, self.g.c, self.kernels.wide);
+        let pixels = self.n * (r1 - r0) * self.g.hw[1];
+        let segments = [Segment { a: 0, b: 0, len: pixels }];
+        let together = (GATHERED / (pixels * ci)).max(1);
+        let g = &self.g.data[r0 * self.g.hw[1] * co..];
+        scratch::with::<T, _>(Slot::Panels, panels_len(pixels, co, wide), |panels| {
+            pack(Par::Seq, g, co, co, wide, panels);
+            let [first_tap, last_tap] = [first / ci, last.div_ceil(ci)];
+            for t0 in (first_tap..last_tap).step_by(together) {
+                let taps = [t0, (t0 + together).min(last_tap)];
+                let step = (taps[1] - t0) * ci;
+                scratch::with::<T, _>(Slot::Window, pixels * step, |x| {
+                    self.gather([r0, r1], taps, x);
+                    let block = Block {
+                        x: x.as_ptr().wrapping_sub(t0 * ci),
+                        taps: [self.kernel[1] * ci, ci],
+                        step,
+                        g: panels.as_ptr(),
+                        g_step: wide,
+                        panel: pixels * wide,
+                        segments: &segments,
+                        add,
+                    };
+                    let rows = [first.max(t0 * ci), last.min(taps[1] * ci)];
+                    // SAFETY: x has these taps of every pixel, and the rest is the caller's word.
+                    unsafe { self.tiles(&block, 0, rows, dw) }
+                });
+            }
+        });
+    }
+
+    /// Copies what some taps read for each pixel of some rows of all images to `[pixel, tap, channel]`.
+    fn gather(&self, [r0, r1]: [usize; 2], [t0, t1]: [usize; 2], out: &mut [T]) {
+        let c = self.x.c;
+        let [h, w] = self.x.hw.map(|size| size as isize);
+        let mut cells = out.chunks_exact_mut(c);
+        for image in self.x.data.chunks_exact(self.x.image_len()).take(self.n) {
+            for (row, col) in (r0..r1).flat_map(|row| (0..self.g.hw[1]).map(move |col| (row, col))) {
+                for (tap, to) in (t0..t1).zip(&mut cells) {
+                    let at = |axis: usize, cell: usize, tap: usize| {
+                        (cell * self.stride[axis] + tap * self.dilation[axis]) as isize + self.origin[axis]
+                    };
+                    let (y, x) = (at(0, row, tap / self.kernel[1]), at(1, col, tap % self.kernel[1]));
+                    if (0..h).contains(&y) && (0..w).contains(&x) {
+                        to.copy_from_slice(&image[(y * w + x) as usize * c..][..c]);
+                    } else {
+                        to.fill(T::ZERO);
+                    }
+                }
+            }
         }
     }
 
@@ -390,18 +470,17 @@ impl<'a, T: Real> Product<'a, T> {
         let (ci, co) = (self.x.c / self.groups, self.g.c / self.groups);
         let x_row = |row: usize| {
             let (tap, channel) = (row / ci, row % ci);
-            let down = tap / self.kernel[1] * self.dilation[0] * block.pitch;
-            let right = tap % self.kernel[1] * self.dilation[1] * self.x.c;
+            let [down, right] = [tap / self.kernel[1] * block.taps[0], tap % self.kernel[1] * block.taps[1]];
             block.x.wrapping_add(down + right + group * ci + channel)
         };
-        for col in (0..co).step_by(self.kernels.wide) {
+        for (panel, col) in (0..co).step_by(self.kernels.wide).enumerate() {
             for row in (first..last).step_by(ROWS) {
                 let rows = (last - row).min(ROWS);
                 let tile = Tile {
                     a: std::array::from_fn(|i| x_row(row + i.min(rows - 1))),
-                    a_step: (self.stride[1] * self.x.c) as isize,
-                    b: block.g.wrapping_add(group * co + col),
-                    b_step: self.g.c as isize,
+                    a_step: block.step as isize,
+                    b: block.g.wrapping_add(group * co + panel * block.panel),
+                    b_step: block.g_step as isize,
                     segments: block.segments,
                     c: std::array::from_fn(|i| {
                         dw.get().wrapping_add((row + i.min(rows - 1)) * self.g.c + group * co + col)

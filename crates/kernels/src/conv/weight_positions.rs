@@ -5,6 +5,7 @@ use super::weight_grad::Product;
 use super::window::Images;
 use crate::Real;
 use crate::microkernel::{ROWS, Segment, Tile};
+use crate::panels::panels_len;
 use crate::par::SendPtr;
 use crate::scratch::{self, Slot};
 
@@ -25,6 +26,11 @@ impl<T: Real> Product<'_, T> {
         self.n >= MIN_IMAGES && 8 * inside(0) * inside(1) * ci.next_multiple_of(ROWS) < 7 * all * ci
     }
 
+    /// Columns of g that are copied side by side: those of a tile, or all where groups share them.
+    fn g_wide(&self) -> usize {
+        if self.groups == 1 { self.g.c.min(self.kernels.wide) } else { self.g.c }
+    }
+
     /// The index in x, along an axis, that a tap joins with index `o` in g, if it lies inside.
     fn source(&self, axis: usize, o: usize, tap: usize) -> Option<usize> {
         let at = (o * self.stride[axis] + tap * self.dilation[axis]) as isize + self.origin[axis];
@@ -36,14 +42,14 @@ impl<T: Real> Product<'_, T> {
     /// # Safety
     /// See [`Product::run`]; nobody else writes these rows.
     pub(super) unsafe fn rows_by_position(&self, range: [usize; 2], dw: SendPtr<T>) {
-        let (x_len, g_len) = (self.x.image_len(), self.g.image_len());
+        let (x_len, g_len) = (self.x.image_len(), panels_len(self.g.hw[0] * self.g.hw[1], self.g.c, self.g_wide()));
         let together = (BLOCK / (x_len + g_len).max(1)).clamp(MIN_IMAGES, self.n.max(MIN_IMAGES));
         scratch::with::<T, _>(Slot::Window, together * (x_len + g_len), |window| {
             for n0 in (0..self.n).step_by(together) {
                 let images = [n0, (n0 + together).min(self.n)];
                 let (x, g) = window.split_at_mut(together * x_len);
-                by_position(self.x, images, x);
-                by_position(self.g, images, g);
+                by_position(self.x, images, self.x.c, x);
+                by_position(self.g, images, self.g_wide(), g);
                 for group in 0..self.groups {
                     // SAFETY: passed on.
                     unsafe { self.add_positions([x, g], images, group, range, dw) }
@@ -65,7 +71,9 @@ impl<T: Real> Product<'_, T> {
         let (ci, co) = (self.x.c / self.groups, self.g.c / self.groups);
         let [oh, ow] = self.g.hw;
         let len = n1 - n0;
-        assert!(x.len() >= len * self.x.image_len() && g.len() >= len * self.g.image_len());
+        let wide = self.g_wide();
+        let panel = oh * ow * len * wide;
+        assert!(x.len() >= len * self.x.image_len() && g.len() >= self.g.c.div_ceil(wide) * panel);
         scratch::with::<Segment, _>(Slot::Index, oh * ow, |buffer| {
             for tap in range[0] / ci..range[1].div_ceil(ci) {
                 let mut count = 0;
@@ -74,20 +82,21 @@ impl<T: Real> Product<'_, T> {
                     let col = self.source(1, j, tap % self.kernel[1]);
                     let (Some(row), Some(col)) = (row, col) else { continue };
                     let a = (row * self.x.hw[1] + col) * len * self.x.c;
-                    let b = (i * ow + j) * len * self.g.c;
+                    let b = (i * ow + j) * len * wide;
                     buffer[count] = Segment { a: a as isize, b: b as isize, len };
                     count += 1;
                 }
                 let [first, last] = [range[0].max(tap * ci), range[1].min((tap + 1) * ci)];
-                for col in (0..co).step_by(self.kernels.wide) {
+                for (i, col) in (0..co).step_by(self.kernels.wide).enumerate() {
+                    let columns = if self.groups == 1 { i * panel } else { group * co + col };
                     for row in (first..last).step_by(ROWS) {
                         let rows = (last - row).min(ROWS);
                         let channel = group * ci + row - tap * ci;
                         let tile = Tile {
                             a: std::array::from_fn(|i| x.as_ptr().wrapping_add(channel + i.min(rows - 1))),
                             a_step: self.x.c as isize,
-                            b: g.as_ptr().wrapping_add(group * co + col),
-                            b_step: self.g.c as isize,
+                            b: g.as_ptr().wrapping_add(columns),
+                            b_step: wide as isize,
                             segments: &buffer[..count],
                             c: std::array::from_fn(|i| {
                                 dw.get().wrapping_add((row + i.min(rows - 1)) * self.g.c + group * co + col)
@@ -103,13 +112,16 @@ impl<T: Real> Product<'_, T> {
     }
 }
 
-/// Copies some images to `[pixel, image, channel]`.
-fn by_position<T: Real>(images: Images<T>, [n0, n1]: [usize; 2], out: &mut [T]) {
+/// Copies some images to panels `[channel / wide, pixel, image, wide]`. What lies beyond the last channel is left as it is.
+fn by_position<T: Real>(images: Images<T>, [n0, n1]: [usize; 2], wide: usize, out: &mut [T]) {
     let (c, len) = (images.c, n1 - n0);
+    let panel = images.hw[0] * images.hw[1] * len * wide;
     for n in n0..n1 {
         let image = &images.data[n * images.image_len()..][..images.image_len()];
         for (pixel, from) in image.chunks_exact(c).enumerate() {
-            out[(pixel * len + n - n0) * c..][..c].copy_from_slice(from);
+            for (i, from) in from.chunks(wide).enumerate() {
+                out[i * panel + (pixel * len + n - n0) * wide..][..from.len()].copy_from_slice(from);
+            }
         }
     }
 }
