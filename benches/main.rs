@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use limits::noise;
+use limits::{Numbers, noise};
 use measure::{PeerRow, Row, Timer};
 use peers::Peer;
 use workloads::{WORKLOADS, Workload};

@@ -34,7 +34,7 @@ fn peak() -> f64 {
 fn print_product(size: usize) {
     let dims = MatMulDims::new(size, size, size);
     let (a, b) = (limits::noise(size * size), limits::noise(size * size));
-    let mut out = vec![0.0; size * size];
+    let mut out = a.clone();
     let repeats = (1024 / size).pow(3).max(1);
     let mut rates: [Vec<f64>; 2] = Default::default();
     for _ in 0..TURNS {

@@ -10,7 +10,7 @@ use metaforge_nn::{Mode, Model, Params};
 
 use crate::games::{dcgan28, seed_gan, wgan_gp_critic};
 use crate::learners::{maml_images, maml_sinusoid, proto_eval, proto_images};
-use crate::{noise, norm, nothings};
+use crate::{Numbers, noise, norm, nothings};
 
 /// What is timed under one name.
 pub struct Workload {
@@ -108,15 +108,15 @@ pub const WORKLOADS: [Workload; 19] = [
 /// A matrix product `[m, k] x [k, n]` in f32.
 struct Product {
     dims: MatMulDims,
-    a: Vec<f32>,
-    b: Vec<f32>,
-    out: Vec<f32>,
+    a: Numbers,
+    b: Numbers,
+    out: Numbers,
 }
 
 impl Product {
     fn new(m: usize, k: usize, n: usize) -> Product {
         let dims = MatMulDims::new(m, n, k);
-        Product { dims, a: noise(m * k), b: noise(k * n), out: vec![0.0; m * n] }
+        Product { dims, a: noise(m * k), b: noise(k * n), out: noise(m * n) }
     }
 }
 

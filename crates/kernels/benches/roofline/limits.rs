@@ -1,9 +1,10 @@
 //! What the machine can do when nothing else holds it up: multiply-adds of a core, and bytes that a core copies.
 
-use metaforge_kernels::Real;
+use metaforge_kernels::{Buffer, Real};
 use metaforge_kernels::simd::{Kernel, Simd, dispatch};
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -75,7 +76,27 @@ pub fn bandwidth(bytes: usize) -> f64 {
     })
 }
 
+/// Numbers that begin on a cache line, as those of a tensor do.
+#[derive(Clone)]
+pub struct Numbers(Buffer);
+
+impl Deref for Numbers {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        self.0.as_slice()
+    }
+}
+
+impl DerefMut for Numbers {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        self.0.as_mut_slice()
+    }
+}
+
 /// Numbers in [-1, 1).
-pub fn noise(len: usize) -> Vec<f32> {
-    (0..len).map(|i| (i * 7919 % 1021) as f32 / 512.0 - 1.0).collect()
+pub fn noise(len: usize) -> Numbers {
+    let mut numbers = Numbers(Buffer::zeroed(len * size_of::<f32>()));
+    numbers.iter_mut().enumerate().for_each(|(i, x)| *x = (i * 7919 % 1021) as f32 / 512.0 - 1.0);
+    numbers
 }
