@@ -1,9 +1,10 @@
 //! Matrix products, batched, with transposed operands: small ones straight from the operands, large ones from packed panels.
 
 use crate::Real;
+use crate::arena::LINE;
 use crate::microkernel::{DOT, DotTile, Kernels, ROWS, Segment, Tile, kernels};
 use crate::panels::{pack, panels_len};
-use crate::par::{Par, SendPtr, for_each_range};
+use crate::par::{Par, SendPtr, for_each_chunk, for_each_range};
 use crate::scratch::{self, Slot};
 use crate::transpose::transpose_strided;
 
@@ -55,6 +56,10 @@ const FEW_COLS: usize = 8;
 const PANEL_K: usize = 1024;
 /// Multiply-adds from which panels of b are packed; below, b is small enough to be read where it lies.
 const PACK_WORK: usize = 192 * 192 * 192;
+/// And from which they are packed even if b's rows begin on cache lines: up to there such rows are as good, and threads need not wait for each other's panels.
+const PACK_LINES_WORK: usize = 448 * 448 * 448;
+/// Elements of a transposed b that a thread turns at a time, at least: some 10 us.
+const TURN_GRAIN: usize = 1 << 15;
 
 /// `out[i] = op(a[i]) op(b[i])` for each i of the batch: a `[batch, m, k]` (`[batch, k, m]` if `ta`), b `[batch, k, n]` (`[batch, n, k]` if `tb`),
 /// out `[batch, m, n]`; a shared operand has no batch axis. If they are interleaved, the batch is the second axis.
@@ -162,7 +167,9 @@ unsafe fn single<T: Real>(
     }
     if n > 1 && b_col != 1 {
         scratch::with::<T, _>(Slot::Weights, k * n, |turned| {
-            transpose_strided(b, b_col, n, k, turned, n);
+            for_each_chunk(par, turned, TURN_GRAIN.div_ceil(n) * n, |start, rows| {
+                transpose_strided(&b[start / n..], b_col, n, rows.len() / n, rows, n);
+            });
             Job { kernels, m, n, k, a, a_row, a_step, b: turned, b_row: n, out, out_row }.run(par);
         });
     } else {
@@ -236,7 +243,7 @@ struct Rows<T> {
 impl<T: Real> Job<'_, T> {
     fn run(&self, par: Par) {
         let (whole, all) = ([0, self.m], [0, self.n]);
-        if self.m * self.n * self.k >= PACK_WORK && self.m >= MIN_BLOCK_TILES * ROWS {
+        if self.is_packed() {
             self.packed(par);
         } else if par == Par::Seq {
             self.direct(whole, all);
@@ -247,6 +254,14 @@ impl<T: Real> Job<'_, T> {
             let grain = self.n.div_ceil(BLOCKS).next_multiple_of(self.kernels.wide);
             for_each_range(par, self.n, grain, |first, last| self.direct(whole, [first, last]));
         }
+    }
+
+    /// Whether to pack panels of b. Where memory happens to lie may decide only if it changes no bit: a sum of one sweep is one chain either way.
+    fn is_packed(&self) -> bool {
+        let is_on_line = |bytes: usize| bytes.is_multiple_of(LINE);
+        let on_lines = is_on_line(self.b.as_ptr().addr()) && is_on_line(self.b_row * size_of::<T>());
+        let least = if on_lines && self.k <= PANEL_K { PACK_LINES_WORK } else { PACK_WORK };
+        self.m * self.n * self.k >= least && self.m >= MIN_BLOCK_TILES * ROWS
     }
 
     /// From the operands as they lie.

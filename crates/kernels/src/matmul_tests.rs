@@ -1,6 +1,7 @@
 //! Matrix products against naive loops in f64, threads, instruction sets.
 
 use super::*;
+use crate::arena::Buffer;
 use crate::microkernel::kernels_of;
 use crate::par::pool;
 use crate::simd::Isa;
@@ -88,6 +89,24 @@ fn large_products_are_packed_and_split() {
     check(&MatMulDims::new(3, 900, 500));
     check(&MatMulDims { tb: true, ..MatMulDims::new(3, 900, 500) });
     check(&MatMulDims { tb: true, ..MatMulDims::new(2000, 1, 700) });
+}
+
+#[test]
+fn where_an_operand_lies_changes_no_bit() {
+    for k in [256, 1100] {
+        let d = MatMulDims::new(200, 192, k);
+        let mut numbers = Buffer::copy_of(&noise(d.k * d.n + 1, 2).iter().map(|&x| x as f32).collect::<Vec<_>>());
+        let a: Vec<f32> = noise(d.m * d.k, 1).iter().map(|&x| x as f32).collect();
+        let run = |b: &[f32]| {
+            let mut out = vec![f32::NAN; d.m * d.n];
+            matmul(Par::Seq, &d, &a, b, &mut out);
+            out
+        };
+        let on_lines = run(&numbers.as_slice::<f32>()[..d.k * d.n]);
+        numbers.as_mut_slice::<f32>().copy_within(..d.k * d.n, 1);
+        let between = run(&numbers.as_slice::<f32>()[1..]);
+        assert!(on_lines.iter().zip(&between).all(|(x, y)| x.to_bits() == y.to_bits()), "{k} terms");
+    }
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! What the machine can do when nothing else holds it up: multiply-adds of a core, and bytes that a core copies.
 
-use metaforge_kernels::{Buffer, Real};
 use metaforge_kernels::simd::{Kernel, Simd, dispatch};
+use metaforge_kernels::{Buffer, Real};
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::ops::{Deref, DerefMut};
