@@ -145,11 +145,12 @@ impl<T: Real> Correlation<'_, T> {
             let (v, zeros) = v.split_at_mut(N * N * v_plane);
             zeros.fill(T::ZERO);
             for (i, phase) in self.phases.iter().enumerate() {
-                let job = Gather::<T, Input, N, N> {
+                let job = Gather::<T, Input, Input, N, N, N> {
                     line: PhantomData,
                     images: self.x,
                     grid: source(phase),
                     tiles,
+                    channels: [0, self.x.c],
                     zeros,
                     to: v[i * self.x.c..].as_mut_ptr(),
                     row: depth,

@@ -6,6 +6,8 @@
 //! with them. The input passes through the columns of `B`, the products of all points but one, so that with points in pairs `p, -p` even and
 //! odd powers are shared.
 
+use std::marker::PhantomData;
+
 use crate::Real;
 use crate::simd::Simd;
 
@@ -25,6 +27,19 @@ pub(super) struct Spread;
 pub(super) struct Weights;
 /// `G^T`, the adjoint of [`Weights`]: n sums to the gradient of k taps.
 pub(super) struct Collect;
+
+/// Some of the `N` results of another map, from `FIRST` on; what they do not need is not computed.
+pub(super) struct Part<L, const N: usize, const FIRST: usize>(PhantomData<L>);
+
+impl<L: Line<FROM, N>, const FROM: usize, const N: usize, const FIRST: usize, const TO: usize> Line<FROM, TO>
+    for Part<L, N, FIRST>
+{
+    #[inline(always)]
+    fn apply<T: Real, S: Simd>(simd: S, x: [T::Reg<S>; FROM]) -> [T::Reg<S>; TO] {
+        let all = L::apply::<T, S>(simd, x);
+        std::array::from_fn(|i| all[FIRST + i])
+    }
+}
 
 /// With n = 6 the points are 0, `A, -A, B, -B` and infinity. With 1 and 2, those of the paper, the largest error of F(4, 3) in f32 is four times as
 /// large: products of nearer points differ less in magnitude.

@@ -81,6 +81,24 @@ fn blocks_of_tiles_are_added_up() {
     check(&dims(100, 16, 12, 9, 4, 2, 1));
 }
 
+#[test]
+fn threads_that_share_the_sums_change_no_bit() {
+    for d in [dims(40, 9, 70, 20, 3, 1, 1), dims(40, 12, 33, 9, 4, 2, 1)] {
+        let [oh, ow] = d.out_hw().unwrap();
+        let operands = [(d.n * d.hw[0] * d.hw[1] * d.ci, 1), (d.taps() * d.ci * d.co, 2), (d.n * oh * ow * d.co, 3)]
+            .map(|(len, seed)| noise(len, seed));
+        let operands = operands.each_ref().map(Vec::as_slice);
+        for points in Points::ALL {
+            let of = |par| run::<f32>(crate::simd::isa(), par, points, &d, operands);
+            let alone = of(Par::Seq);
+            for threads in [1, 2, 3, 4, 5, 8, 16] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                assert!(alone == pool.install(|| of(Par::Rayon)), "{threads} threads, {points:?}, {d:?}");
+            }
+        }
+    }
+}
+
 /// The largest error of each pass of f32, for each algorithm, relative to the root of the mean square of the result: the loss of accuracy that a user sees. Images are
 /// normal with variance 1, weights as He et al. (2015) draw them.
 fn errors(d: &ConvDims) -> [[f64; 3]; 3] {

@@ -65,13 +65,15 @@ impl Grid {
     }
 }
 
-/// From tiles of `F x F` pixels to `O x O` planes.
-pub(super) struct Gather<'a, T, L, const F: usize, const O: usize> {
-    pub(super) line: PhantomData<L>,
+/// From tiles of `F x F` pixels to `O x J` planes, some columns of the `O x O`: `H` along the rows of a tile makes only these.
+pub(super) struct Gather<'a, T, L, H, const F: usize, const O: usize, const J: usize> {
+    pub(super) line: PhantomData<(L, H)>,
     pub(super) images: Images<'a, T>,
     pub(super) grid: Grid,
     /// First and last tile.
     pub(super) tiles: [usize; 2],
+    /// First and last channel.
+    pub(super) channels: [usize; 2],
     /// As many zeros as there are channels.
     pub(super) zeros: &'a [T],
     /// The first tile in the first plane.
@@ -81,9 +83,11 @@ pub(super) struct Gather<'a, T, L, const F: usize, const O: usize> {
     pub(super) plane: usize,
 }
 
-impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Gather<'_, T, L, F, O> {
+impl<T: Real, L: Line<F, O>, H: Line<F, J>, const F: usize, const O: usize, const J: usize>
+    Gather<'_, T, L, H, F, O, J>
+{
     /// # Safety
-    /// The images' channels are writable for each tile in each plane, and nobody else uses them meanwhile.
+    /// The channels are writable for each tile in each plane, and nobody else uses them meanwhile.
     pub(super) unsafe fn run(self, isa: Isa) {
         dispatch_on(isa, Vouched(self));
     }
@@ -92,24 +96,26 @@ impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Gather<'_, T, L, F,
 /// Work whose pointers its caller vouched for.
 struct Vouched<K>(K);
 
-impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Vouched<Gather<'_, T, L, F, O>> {
+impl<T: Real, L: Line<F, O>, H: Line<F, J>, const F: usize, const O: usize, const J: usize> Kernel
+    for Vouched<Gather<'_, T, L, H, F, O, J>>
+{
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Gather { images, grid, tiles: [first, last], zeros, to, row, plane, .. } = self.0;
+        let Gather { images, grid, tiles: [first, last], channels: [c0, c1], zeros, to, row, plane, .. } = self.0;
         let c = images.c;
-        assert!(images.hw == grid.hw && c <= zeros.len());
+        assert!(images.hw == grid.hw && c0 <= c1 && c1 <= c && c1 - c0 <= zeros.len());
         let mut from = [[zeros.as_ptr(); F]; F];
         for t in first..last {
             let (image, place) = grid.place(t);
             let image = images.data[image * images.image_len()..][..images.image_len()].as_ptr();
             grid.pixels::<F>(place, |i, j, pixel| {
-                from[i][j] = pixel.map_or(zeros.as_ptr(), |p| image.wrapping_add(p * c));
+                from[i][j] = pixel.map_or(zeros.as_ptr(), |p| image.wrapping_add(p * c + c0));
             });
-            let to = planes::<T, O>(to.wrapping_add((t - first) * row), [O * plane, plane]);
+            let to = planes::<T, O, J>(to.wrapping_add((t - first) * row), [J * plane, plane]);
             // SAFETY: each pixel lies in the image or is a row of zeros (checked above); the caller of `Gather::run` vouches for the planes.
-            unsafe { sandwich::<T, S, L, F, O>(simd, &from, &to, c) }
+            unsafe { sandwich::<T, S, L, H, F, O, J>(simd, &from, &to, c1 - c0) }
         }
     }
 }
@@ -154,9 +160,9 @@ impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Vouched<
             let image = images.wrapping_add(image * grid.hw[0] * grid.hw[1] * c);
             grid.pixels::<O>(place, |i, j, pixel| to[i][j] = pixel.map_or(spill, |p| image.wrapping_add(p * c)));
             let from = from.as_ptr().wrapping_add((t - first) * channels);
-            let from = planes::<T, F>(from.cast_mut(), [F * plane, plane]).map(|row| row.map(|p| p.cast_const()));
+            let from = planes::<T, F, F>(from.cast_mut(), [F * plane, plane]).map(|row| row.map(|p| p.cast_const()));
             // SAFETY: the planes hold the tiles (checked above); the caller of `Emit::run` vouches for the pixels.
-            unsafe { sandwich::<T, S, L, F, O>(simd, &from, &to, channels) }
+            unsafe { sandwich::<T, S, L, L, F, O, O>(simd, &from, &to, channels) }
         }
     }
 }
@@ -186,46 +192,48 @@ impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Vouched<
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Planes { from, from_step, to, to_step, len, .. } = self.0;
-        let from = planes::<T, F>(from.cast_mut(), from_step).map(|row| row.map(|p| p.cast_const()));
-        let to = planes::<T, O>(to, to_step);
+        let from = planes::<T, F, F>(from.cast_mut(), from_step).map(|row| row.map(|p| p.cast_const()));
+        let to = planes::<T, O, O>(to, to_step);
         // SAFETY: the caller of `Planes::run` vouches for the elements.
-        unsafe { sandwich::<T, S, L, F, O>(simd, &from, &to, len) }
+        unsafe { sandwich::<T, S, L, L, F, O, O>(simd, &from, &to, len) }
     }
 }
 
-/// The same element of `N x N` planes.
+/// The same element of `N x J` planes.
 #[inline(always)]
-fn planes<T, const N: usize>(first: *mut T, [row, col]: [usize; 2]) -> [[*mut T; N]; N] {
-    let mut all = [[first; N]; N];
+fn planes<T, const N: usize, const J: usize>(first: *mut T, [row, col]: [usize; 2]) -> [[*mut T; J]; N] {
+    let mut all = [[first; J]; N];
     for i in 0..N {
-        for j in 0..N {
+        for j in 0..J {
             all[i][j] = first.wrapping_add(i * row + j * col);
         }
     }
     all
 }
 
-/// `to = L from L^T` for `len` elements from each pointer on.
+/// `to = L from H^T` for `len` elements from each pointer on.
 ///
 /// # Safety
 /// They are readable and writable.
 #[inline(always)]
-unsafe fn sandwich<T: Real, S: Simd, L: Line<F, O>, const F: usize, const O: usize>(
+unsafe fn sandwich<T: Real, S: Simd, L: Line<F, O>, H: Line<F, J>, const F: usize, const O: usize, const J: usize>(
     simd: S,
     from: &[[*const T; F]; F],
-    to: &[[*mut T; O]; O],
+    to: &[[*mut T; J]; O],
     len: usize,
 ) {
     let lanes = T::lanes::<S>();
     let whole = len - len % lanes;
     for at in (0..whole).step_by(lanes) {
         // SAFETY: `lanes` elements from `at` on are below `len`.
-        unsafe { step::<T, S, L, F, O>(simd, from, to, at, |p| T::load(simd, p), |p, v| T::store(simd, p, v)) }
+        unsafe { step::<T, S, L, H, F, O, J>(simd, from, to, at, |p| T::load(simd, p), |p, v| T::store(simd, p, v)) }
     }
     if whole < len {
         let rest = Mask::first(simd, len - whole);
         // SAFETY: the mask ends at `len`.
-        unsafe { step::<T, S, L, F, O>(simd, from, to, whole, |p| rest.load(simd, p), |p, v| rest.store(simd, p, v)) }
+        unsafe {
+            step::<T, S, L, H, F, O, J>(simd, from, to, whole, |p| rest.load(simd, p), |p, v| rest.store(simd, p, v))
+        }
     }
 }
 
@@ -234,24 +242,24 @@ unsafe fn sandwich<T: Real, S: Simd, L: Line<F, O>, const F: usize, const O: usi
 /// # Safety
 /// `load` and `store` may be called at element `at` of each pointer.
 #[inline(always)]
-unsafe fn step<T: Real, S: Simd, L: Line<F, O>, const F: usize, const O: usize>(
+unsafe fn step<T: Real, S: Simd, L: Line<F, O>, H: Line<F, J>, const F: usize, const O: usize, const J: usize>(
     simd: S,
     from: &[[*const T; F]; F],
-    to: &[[*mut T; O]; O],
+    to: &[[*mut T; J]; O],
     at: usize,
     load: impl Fn(*const T) -> T::Reg<S>,
     store: impl Fn(*mut T, T::Reg<S>),
 ) {
     let zero = T::splat(simd, T::ZERO);
-    let mut half = [[zero; O]; F];
+    let mut half = [[zero; J]; F];
     for i in 0..F {
         let mut row = [zero; F];
         for j in 0..F {
             row[j] = load(from[i][j].wrapping_add(at));
         }
-        half[i] = L::apply::<T, S>(simd, row);
+        half[i] = H::apply::<T, S>(simd, row);
     }
-    for j in 0..O {
+    for j in 0..J {
         let mut col = [zero; F];
         for i in 0..F {
             col[i] = half[i][j];

@@ -1,10 +1,11 @@
 //! The weight gradient, the adjoint of the same algorithm in the weights: `dw = G^T [sum over tiles of (B^T x B) * (A g A^T)] G`.
 //!
-//! The tiles are summed in blocks, one block after the other, as the direct way sums its pixels.
+//! The tiles are summed in blocks, one block after the other, as the direct way sums its pixels. Threads share neither tiles nor sums: each has some
+//! columns of the `n x n` planes, of which a tile's transform makes only these, and some channels of x.
 
 use std::marker::PhantomData;
 
-use super::lines::{Collect, Input, Line, Spread};
+use super::lines::{Collect, Input, Line, Part, Spread};
 use super::transform::{Gather, Grid, Planes};
 use super::{Phase, Points, for_each_piece, gap, tile_block};
 use crate::Real;
@@ -17,13 +18,6 @@ use crate::scratch::{self, Slot};
 /// Elements of a block of transformed tiles: with f32 half of the second-level cache. The larger it is, the seldomer the sums are read and
 /// written, which are as large.
 const BLOCK: usize = 1 << 17;
-/// Elements of the blocks that are transformed before their products are added, where there are threads: they wait for each other twice in
-/// so many.
-const ROUND: usize = 8 * BLOCK;
-/// Parts that the transforms of a round are cut into for threads.
-const PARTS: usize = 8;
-/// Rows of a plane of products that a task has at least.
-const ROW_GRAIN: usize = 16 * ROWS;
 
 /// `dw[tap + (a, b) stride, c, o]` is for each phase the sum over pixels p of `x[origin + (p + (a, b)) stride, c] g[p, o]`; x is zero outside.
 pub(in crate::conv) struct WeightGrad<'a, T: 'static> {
@@ -39,12 +33,12 @@ impl<T: Real> WeightGrad<'_, T> {
     /// dw is `[taps * stride, taps * stride, c of x, c of g]`, and there is at least one tile.
     pub(in crate::conv) fn run(&self, taps: usize, points: Points, par: Par, dw: &mut [T]) {
         match (taps, points) {
-            (3, Points::Four) => self.tiles::<3, 2, 4>(par, dw),
-            (3, Points::Five) => self.tiles::<3, 3, 5>(par, dw),
-            (3, Points::Six) => self.tiles::<3, 4, 6>(par, dw),
-            (2, Points::Four) => self.tiles::<2, 3, 4>(par, dw),
-            (2, Points::Five) => self.tiles::<2, 4, 5>(par, dw),
-            (2, Points::Six) => self.tiles::<2, 5, 6>(par, dw),
+            (3, Points::Four) => self.tiles::<3, 2, 4, 2>(par, dw),
+            (3, Points::Five) => self.tiles::<3, 3, 5, 2>(par, dw),
+            (3, Points::Six) => self.tiles::<3, 4, 6, 3>(par, dw),
+            (2, Points::Four) => self.tiles::<2, 3, 4, 2>(par, dw),
+            (2, Points::Five) => self.tiles::<2, 4, 5, 2>(par, dw),
+            (2, Points::Six) => self.tiles::<2, 5, 6, 3>(par, dw),
             _ => unreachable!("phases have two or three taps"),
         }
     }
@@ -54,8 +48,8 @@ impl<T: Real> WeightGrad<'_, T> {
         self.phases.len() * self.x.c
     }
 
-    /// With tiles of `M x M` pixels of g, `N` = M + K - 1, for `K x K` taps.
-    fn tiles<const K: usize, const M: usize, const N: usize>(&self, par: Par, dw: &mut [T])
+    /// With tiles of `M x M` pixels of g, `N` = M + K - 1, for `K x K` taps; `HALF` = N / 2.
+    fn tiles<const K: usize, const M: usize, const N: usize, const HALF: usize>(&self, par: Par, dw: &mut [T])
     where
         Input: Line<N, N>,
     {
@@ -63,74 +57,98 @@ impl<T: Real> WeightGrad<'_, T> {
         let tiles = self.g.hw.map(|x| x.div_ceil(M));
         let total = self.n * tiles[0] * tiles[1];
         // With many channels the sums outgrow the cache first.
-        let count = tile_block(BLOCK, N * N * (rows + co)).max(rows * co / (rows + co)).min(total);
-        let round = if par == Par::Rayon { (ROUND / (N * N * (rows + co)) / count).max(1) * count } else { count };
-        let round = round.min(total);
-        let (v_plane, q_plane, plane) = (round * rows + gap::<T>(), round * co + gap::<T>(), rows * co + gap::<T>());
-        let x_grid = |phase: &Phase| Grid { tiles, step: M, stride: self.stride, origin: phase.origin, hw: self.x.hw };
-        let g_grid = Grid { tiles, step: M, stride: 1, origin: [0, 0], hw: self.g.hw };
+        let block = tile_block(BLOCK, N * N * (rows + co)).max(rows * co / (rows + co)).min(total);
+        let plane = rows * co + gap::<T>();
         scratch::with::<T, _>(Slot::Spare, N * N * plane, |sums| {
-            scratch::with::<T, _>(Slot::Window, N * N * (v_plane + q_plane) + ci.max(co), |values| {
-                let (v, rest) = values.split_at_mut(N * N * v_plane);
-                let (q, zeros) = rest.split_at_mut(N * N * q_plane);
-                zeros.fill(T::ZERO);
-                let zeros = &*zeros;
-                for start in (0..total).step_by(round) {
-                    let here = round.min(total - start);
-                    let (v_to, q_to) = (SendPtr::new(v), SendPtr::new(q));
-                    for_each_range(par, here, here.div_ceil(PARTS), |first, last| {
-                        let tiles = [start + first, start + last];
-                        for (i, phase) in self.phases.iter().enumerate() {
-                            let job = Gather::<T, Input, N, N> {
-                                line: PhantomData,
-                                images: self.x,
-                                grid: x_grid(phase),
-                                tiles,
-                                zeros,
-                                to: v_to.get().wrapping_add(first * rows + i * ci),
-                                row: rows,
-                                plane: v_plane,
-                            };
-                            // SAFETY: planes of v have rows for `round` tiles, a part of each for this phase; ranges are disjoint.
-                            unsafe { job.run(self.kernels.isa) }
+            let sums_of = Sums { tiles, total, block, to: SendPtr::new(sums), plane };
+            // A thread by itself takes everything; an odd number of columns has no equal halves.
+            let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
+            let halves = if threads > 1 && N == 2 * HALF { 2 } else { 1 };
+            let registers = ci.div_ceil(self.kernels.lanes);
+            let cuts = cuts(threads, halves, registers);
+            for_each_range(par, halves * cuts, 1, |low, high| {
+                for piece in low..high {
+                    let (cut, half) = (piece / halves, piece % halves);
+                    let channels = [cut, cut + 1].map(|i| (i * registers / cuts * self.kernels.lanes).min(ci));
+                    // SAFETY: pieces are disjoint parts of the sums, which are ours.
+                    unsafe {
+                        match (halves, half) {
+                            (1, _) => self.columns::<M, N, 0, N>(&sums_of, channels),
+                            (_, 0) => self.columns::<M, N, 0, HALF>(&sums_of, channels),
+                            _ => self.columns::<M, N, HALF, HALF>(&sums_of, channels),
                         }
-                        let job = Gather::<T, Spread, M, N> {
-                            line: PhantomData,
-                            images: self.g,
-                            grid: g_grid,
-                            tiles,
-                            zeros,
-                            to: q_to.get().wrapping_add(first * co),
-                            row: co,
-                            plane: q_plane,
-                        };
-                        // SAFETY: as above.
-                        unsafe { job.run(self.kernels.isa) }
-                    });
-                    let (v, q, to) = (&*v, &*q, SendPtr::new(sums));
-                    let pieces = rows.div_ceil(ROW_GRAIN);
-                    for_each_range(par, N * N * pieces, 1, |low, high| {
-                        for first in (0..here).step_by(count) {
-                            let last = (first + count).min(here);
-                            // The same tiles of the next round.
-                            let ahead = [first, last].map(|t| (start + round + t).min(total));
-                            let [x_ahead, g_ahead] = [x_grid(&self.phases[0]).span(ahead, N), g_grid.span(ahead, M)];
-                            for piece in low..high {
-                                prefetch(self.x.data.as_ptr(), x_ahead.map(|p| p * ci), [piece, N * N * pieces]);
-                                prefetch(self.g.data.as_ptr(), g_ahead.map(|p| p * co), [piece, N * N * pieces]);
-                                let (p, row) = (piece / pieces, piece % pieces * ROW_GRAIN);
-                                let range = [row, (row + ROW_GRAIN).min(rows)];
-                                let v = &v[p * v_plane..][first * rows..last * rows];
-                                let q = &q[p * q_plane..][first * co..last * co];
-                                let sum = to.get().wrapping_add(p * plane);
-                                // SAFETY: each piece is some rows of a plane of the sums, set by the first block.
-                                unsafe { self.product(v, q, range, sum, start + first > 0) }
-                            }
-                        }
-                    });
+                    }
                 }
             });
             self.collect::<K, N>(par, sums, plane, dw);
+        });
+    }
+
+    /// Sums over all tiles for `J` columns of the planes, from `FIRST` on, and some channels of x. Beside the sums a thread needs nothing of
+    /// another's: it transforms for itself what it multiplies, which stays in its cache.
+    ///
+    /// # Safety
+    /// These parts of the sums are writable and nobody else uses them meanwhile.
+    unsafe fn columns<const M: usize, const N: usize, const FIRST: usize, const J: usize>(
+        &self,
+        &Sums { tiles, total, block, to, plane }: &Sums<T>,
+        [c0, c1]: [usize; 2],
+    ) where
+        Input: Line<N, N>,
+    {
+        let (ci, co) = (self.x.c, self.g.c);
+        let channels = c1 - c0;
+        let rows = self.phases.len() * channels;
+        let (v_plane, q_plane) = (block * rows + gap::<T>(), block * co + gap::<T>());
+        let x_grid = |phase: &Phase| Grid { tiles, step: M, stride: self.stride, origin: phase.origin, hw: self.x.hw };
+        let g_grid = Grid { tiles, step: M, stride: 1, origin: [0, 0], hw: self.g.hw };
+        scratch::with::<T, _>(Slot::Window, N * J * (v_plane + q_plane) + channels.max(co), |values| {
+            let (v, rest) = values.split_at_mut(N * J * v_plane);
+            let (q, zeros) = rest.split_at_mut(N * J * q_plane);
+            zeros.fill(T::ZERO);
+            let zeros = &*zeros;
+            for start in (0..total).step_by(block) {
+                let [end, next] = [1, 2].map(|i| (start + i * block).min(total));
+                for (i, phase) in self.phases.iter().enumerate() {
+                    let job = Gather::<T, Input, Part<Input, N, FIRST>, N, N, J> {
+                        line: PhantomData,
+                        images: self.x,
+                        grid: x_grid(phase),
+                        tiles: [start, end],
+                        channels: [c0, c1],
+                        zeros,
+                        to: v[i * channels..].as_mut_ptr(),
+                        row: rows,
+                        plane: v_plane,
+                    };
+                    // SAFETY: planes of v have rows for `block` tiles, a part of each for this phase.
+                    unsafe { job.run(self.kernels.isa) }
+                }
+                let job = Gather::<T, Spread, Part<Spread, N, FIRST>, M, N, J> {
+                    line: PhantomData,
+                    images: self.g,
+                    grid: g_grid,
+                    tiles: [start, end],
+                    channels: [0, co],
+                    zeros,
+                    to: q.as_mut_ptr(),
+                    row: co,
+                    plane: q_plane,
+                };
+                // SAFETY: planes of q have rows for `block` tiles.
+                unsafe { job.run(self.kernels.isa) }
+                // What comes after the products, asked for while they are computed.
+                let [x_ahead, g_ahead] = [x_grid(&self.phases[0]).span([end, next], N), g_grid.span([end, next], M)];
+                for p in 0..N * J {
+                    prefetch(self.x.data.as_ptr(), x_ahead.map(|p| p * ci), [p, N * J]);
+                    prefetch(self.g.data.as_ptr(), g_ahead.map(|p| p * co), [p, N * J]);
+                    let v = &v[p * v_plane..][..(end - start) * rows];
+                    let q = &q[p * q_plane..][..(end - start) * co];
+                    let sum = to.get().wrapping_add((p / J * N + FIRST + p % J) * plane + c0 * co);
+                    // SAFETY: the caller vouches for these rows of a plane, which the first block set.
+                    unsafe { self.product(v, q, channels, sum, start > 0) }
+                }
+            }
         });
     }
 
@@ -156,25 +174,29 @@ impl<T: Real> WeightGrad<'_, T> {
         });
     }
 
-    /// `sum[c, o] (+)= sum over tiles of v[t, c] q[t, o]` for a range of c.
+    /// `sum[phase, c, o] (+)= sum over tiles of v[t, phase, c] q[t, o]` for so many channels c of all that a phase has.
     ///
     /// # Safety
     /// These rows of the sum are writable, and initialised when adding; nobody else uses them meanwhile.
-    unsafe fn product(&self, v: &[T], q: &[T], [first, last]: [usize; 2], sum: *mut T, add: bool) {
-        let (rows, co) = (self.rows(), self.g.c);
+    unsafe fn product(&self, v: &[T], q: &[T], channels: usize, sum: *mut T, add: bool) {
+        let (rows, co) = (self.phases.len() * channels, self.g.c);
         let len = v.len() / rows;
-        assert!(last <= rows && v.len() == len * rows && q.len() == len * co);
+        assert!(v.len() == len * rows && q.len() == len * co);
         let segments = [Segment { a: 0, b: 0, len }];
         for col in (0..co).step_by(self.kernels.wide) {
-            for row in (first..last).step_by(ROWS) {
-                let count = (last - row).min(ROWS);
+            for first in (0..rows).step_by(ROWS) {
+                let count = (rows - first).min(ROWS);
+                let row = |i: usize| first + i.min(count - 1);
                 let tile = Tile {
-                    a: std::array::from_fn(|i| v.as_ptr().wrapping_add(row + i.min(count - 1))),
+                    a: std::array::from_fn(|i| v.as_ptr().wrapping_add(row(i))),
                     a_step: rows as isize,
                     b: q.as_ptr().wrapping_add(col),
                     b_step: co as isize,
                     segments: &segments,
-                    c: std::array::from_fn(|i| sum.wrapping_add((row + i.min(count - 1)) * co + col)),
+                    c: std::array::from_fn(|i| {
+                        let (phase, c) = (row(i) / channels, row(i) % channels);
+                        sum.wrapping_add((phase * self.x.c + c) * co + col)
+                    }),
                     add,
                 };
                 // SAFETY: `len` tiles of v and q (checked above); the caller vouches for the rows of the sum.
@@ -182,4 +204,22 @@ impl<T: Real> WeightGrad<'_, T> {
             }
         }
     }
+}
+
+/// Where the sums over tiles are, and over which.
+struct Sums<T> {
+    /// Tiles of an image, of all images, and of a block.
+    tiles: [usize; 2],
+    total: usize,
+    block: usize,
+    /// `N x N` planes `[phase, c of x, c of g]`, and from one to the next.
+    to: SendPtr<T>,
+    plane: usize,
+}
+
+/// Into how many pieces the channels of x are cut, each of them in so many halves, so that all threads have as much to do; every piece
+/// transforms all channels of g.
+fn cuts(threads: usize, halves: usize, registers: usize) -> usize {
+    let fair = (1..=registers).find(|cuts| (halves * cuts).is_multiple_of(threads));
+    fair.unwrap_or(registers.min(threads.div_ceil(halves)))
 }
