@@ -178,6 +178,35 @@ fn replay_allocates_nothing() {
 }
 
 #[test]
+fn updates_of_all_parameters_are_one_instruction() {
+    // Momentum and a step by it, for parameters of all sizes.
+    let shapes: [&[usize]; 4] = [&[3, 3, 64, 64], &[64], &[64, 100], &[]];
+    let key = Key::new(9);
+    let tensors: Vec<Tensor> =
+        (0..12).map(|i| key.fold(i).normal(shapes[i as usize % 4], 0.0, 1.0)).chain([Tensor::scalar(0.1)]).collect();
+    fn step_all<'t>(x: &[Var<'t>]) -> Vec<Var<'t>> {
+        let step = |i: usize| {
+            let m = x[4 + i] * 0.9 + x[8 + i] * 0.1;
+            [x[i] - m / (m.square() + 1e-8).sqrt() * x[12], m]
+        };
+        (0..4).flat_map(step).collect()
+    }
+    let program = Program::trace(&tensors.iter().map(Tensor::aval).collect::<Vec<_>>(), |_, x| step_all(x));
+    assert_eq!(program.len(), 1, "{program}");
+    let tape = Tape::eager();
+    let vars: Vec<Var<'_>> = tensors.iter().map(|x| tape.var(x)).collect();
+    let eager: Vec<_> = step_all(&vars).iter().map(|y| bits(&y.value())).collect();
+    let inputs: Vec<&Tensor> = tensors.iter().collect();
+    for threads in [1, 2, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mut workspace = program.workspace();
+        pool.install(|| program.run(&mut workspace, &inputs, Par::Rayon));
+        let run: Vec<_> = (0..eager.len()).map(|i| bits(&program.output(&workspace, i).to_tensor())).collect();
+        assert!(run == eager, "{threads} threads");
+    }
+}
+
+#[test]
 fn one_thread_and_several_give_the_same_bits() {
     // Large enough that every kind of kernel splits its work.
     let key = Key::new(6);

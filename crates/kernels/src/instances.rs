@@ -127,6 +127,10 @@ instances! {
     /// Runs a fused pass; see [`mod@crate::fused`]. Panics if an operand has not the length or type that the pass was made for.
     fused::fused(par: Par, fusion: &Fusion, ins: &[In<'_, T>], params: &[&[T]], outs: &mut [Out<'_, T>]);
 
+    /// Runs fused passes without sums, none of which waits for another; the operands are those of the first, followed by those of the next.
+    /// Panics as [`fused`].
+    fused::fused_beside(par: Par, passes: &[Fusion], ins: &[In<'_, T>], params: &[&[T]], outs: &mut [Out<'_, T>]);
+
     /// `dw [KH, KW, C_in / groups, C_out]`: [`conv_weight_grad`] by what [`fused`] computes, which is never in memory as a whole. Panics unless
     /// [`Fusion::feeds_weight_grad`].
     fused::fused_weight_grad(

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, Step, StepOp, Sum};
 use metaforge_kernels::simd::{Isa, force_isa};
-use metaforge_kernels::{Binary, Par, Real, Unary, Window, fused};
+use metaforge_kernels::{Binary, Par, Real, Unary, Window, fused, fused_beside};
 use proptest::prelude::*;
 
 /// Held by a test while it forces an instruction set or compares bits.
@@ -142,6 +142,64 @@ fn pooled_sum<T: Real>(n: usize, c: usize, numbers: Numbers) {
     fused(Par::Rayon, &fusion, &[In::Float(&x)], &[&[third]], &mut [Out::Float(&mut out)]);
     let product: Vec<T> = x.iter().map(|&x| x * third).collect();
     assert_eq!(bits(&out), bits(&sum(&product, c)));
+}
+
+/// Passes of several sizes beside one another, one of them over windows: the bits of each by itself.
+fn beside<T: Real>(par: Par, numbers: Numbers) {
+    use Place::{Input, Output, Param, Temp};
+    let scaled = |n: usize, period: usize| {
+        let steps = vec![
+            step(StepOp::Binary(Binary::Mul), &[Input(0), Param(0)], Temp(0), false),
+            step(StepOp::Binary(Binary::Add), &[Temp(0), Input(1)], Output(0), false),
+        ];
+        Fusion::new(steps, Vec::new(), period, n, None)
+    };
+    let pooling = Pooling { hw: [4, 6], channels: 3, kernel: [2, 2] };
+    let pooled = vec![
+        step(StepOp::PoolIndices, &[Input(0)], Output(0), false),
+        step(StepOp::PoolGather, &[Input(0), Output(0)], Output(1), false),
+    ];
+    let windows = Fusion::new(pooled, Vec::new(), 3, 72 * 500, Some(pooling));
+    let passes = [scaled(1, 1), scaled(35_007, 7), windows, scaled(40_000, 1), scaled(64, 64)];
+    let (x, y) = (noise::<T>(40_000, 1, numbers), noise::<T>(40_000, 2, numbers));
+    let operands: [(&[In<'_, T>], &[&[T]]); 5] = [
+        (&[In::Float(&x[..1]), In::Float(&y[..1])], &[&y[..1]]),
+        (&[In::Float(&x[..35_007]), In::Float(&y[..35_007])], &[&y[..7]]),
+        (&[In::Float(&x[..36_000])], &[]),
+        (&[In::Float(&x), In::Float(&y)], &[&y[..1]]),
+        (&[In::Float(&x[..64]), In::Float(&y[..64])], &[&y[..64]]),
+    ];
+    let results = |run: &dyn Fn(&mut [Out<'_, T>])| {
+        let mut indices = vec![0; 9000];
+        let mut floats = [1, 35_007, 9000, 40_000, 64].map(|n| vec![T::ZERO; n]);
+        let [a, b, c, d, e] = &mut floats;
+        let [a, b, c, d, e] = [a, b, c, d, e].map(|x| Out::Float(x));
+        run(&mut [a, b, Out::Index(&mut indices), c, d, e]);
+        (indices, floats.map(|x| bits(&x)))
+    };
+    let single = results(&|mut outs| {
+        for (pass, (ins, params)) in passes.iter().zip(operands) {
+            let (own, rest) = outs.split_at_mut(if params.is_empty() { 2 } else { 1 });
+            fused(Par::Seq, pass, ins, params, own);
+            outs = rest;
+        }
+    });
+    let (ins, params) = (operands.map(|o| o.0).concat(), operands.map(|o| o.1).concat());
+    let together = results(&|outs| fused_beside(par, &passes, &ins, &params, outs));
+    assert!(single == together);
+}
+
+#[test]
+fn passes_beside_one_another_give_the_bits_of_each() {
+    let _alone = alone();
+    beside::<f32>(Par::Seq, Numbers::Any);
+    for threads in [1, 2, 3, 8] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            beside::<f32>(Par::Rayon, Numbers::Any);
+            beside::<f64>(Par::Rayon, Numbers::Finite);
+        });
+    }
 }
 
 /// Sums of so few rows that they are taken without accumulators, or with some that are not filled.

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use metaforge_kernels::ConvDims;
+use metaforge_kernels::fused::Fusion;
 
 use super::graph::{Graph, Op, Origin, Val};
 use crate::aval::DType;
@@ -22,8 +23,8 @@ pub(super) fn feed(mut graph: Graph) -> Graph {
     for at in 0..graph.eqns.len() {
         let Some((pass, dims)) = fed_by(&graph, at, &uses) else { continue };
         let image = graph.eqns[at].ins[0];
-        let Op::Fused { fusion, inputs } = &graph.eqns[pass].op else { unreachable!("a pass") };
-        let op = Op::FusedWeightGrad { fusion: fusion.clone(), inputs: *inputs, dims: Box::new(dims) };
+        let Some((fusion, inputs)) = one_pass(&graph.eqns[pass].op) else { unreachable!("a pass") };
+        let op = Op::FusedWeightGrad { fusion: Box::new(fusion.clone()), inputs, dims: Box::new(dims) };
         let ins = graph.eqns[pass].ins.iter().copied().chain([image]).collect();
         (graph.eqns[at].op, graph.eqns[at].ins) = (op, ins);
         gone[pass] = true;
@@ -36,13 +37,24 @@ pub(super) fn feed(mut graph: Graph) -> Graph {
     graph
 }
 
+/// A pass that is alone, and how many inputs it has.
+fn one_pass(op: &Op) -> Option<(&Fusion, usize)> {
+    match op {
+        Op::Fused { passes, inputs } => match &passes[..] {
+            [fusion] => Some((fusion, *inputs)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// The pass that can feed equation `at`, and the shape of the convolution.
 fn fed_by(graph: &Graph, at: usize, uses: &HashMap<Val, usize>) -> Option<(usize, ConvDims)> {
     let eqn = &graph.eqns[at];
     let Op::Prim(Prim::ConvWeightGrad { conv, kernel }) = &eqn.op else { return None };
     let [x, g] = eqn.ins[..] else { return None };
     let Origin::Eqn(pass) = graph.values[g.val].1 else { return None };
-    let Op::Fused { fusion, .. } = &graph.eqns[pass].op else { return None };
+    let (fusion, _) = one_pass(&graph.eqns[pass].op)?;
     let &[n, h, w, c] = &x.aval.shape[..] else { return None };
     let dims = conv_dims(conv, [n, h, w, c], *kernel, g.aval.shape[3]).ok()?;
     let fits = match g.aval.dtype {

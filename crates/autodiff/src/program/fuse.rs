@@ -155,11 +155,13 @@ impl<'g> Grouping<'g> {
     }
 
     fn place(&mut self, eqn: usize) {
-        for group in self.candidates(eqn) {
-            if let Some(entry) = self.entry(&self.groups[group], Some(group), eqn, true) {
-                self.home.push(group);
-                return self.join(group, entry);
-            }
+        let entries = self.candidates(eqn).into_iter().filter_map(|group| {
+            let entry = self.entry(&self.groups[group], Some(group), eqn, true)?;
+            Some((self.cost(&self.groups[group], &entry), group, entry))
+        });
+        if let Some((_, group, entry)) = entries.min_by_key(|(cost, ..)| *cost) {
+            self.home.push(group);
+            return self.join(group, entry);
         }
         let group = self.groups.len();
         self.waits.push(Bits::with(group));
@@ -218,6 +220,13 @@ impl<'g> Grouping<'g> {
         let waits_for_itself =
             number.is_some_and(|n| entry.reads.iter().filter_map(|&v| self.source(v)).any(|g| self.waits[g].has(n)));
         (fits && !waits_for_itself).then_some(entry)
+    }
+
+    /// What an entry adds to a group: bytes that are read, and equations.
+    fn cost(&self, group: &Group, entry: &Entry) -> (usize, usize) {
+        let fresh: HashSet<Val> = entry.reads.iter().copied().filter(|val| !group.reads.contains(val)).collect();
+        let bytes = fresh.iter().map(|&val| self.graph.values[val].0.bytes()).sum();
+        (bytes, entry.members.len())
     }
 
     fn dtype(&self, eqn: usize) -> DType {
@@ -424,7 +433,7 @@ pub(super) fn copy(eqn: &Eqn) -> Eqn {
         Op::Statistics { eps } => Op::Statistics { eps: *eps },
         Op::Coefficients { rows } => Op::Coefficients { rows: *rows },
         Op::Step(op) => Op::Step(*op),
-        Op::Fused { fusion, inputs } => Op::Fused { fusion: fusion.clone(), inputs: *inputs },
+        Op::Fused { passes, inputs } => Op::Fused { passes: passes.clone(), inputs: *inputs },
         Op::FusedWeightGrad { fusion, inputs, dims } => {
             Op::FusedWeightGrad { fusion: fusion.clone(), inputs: *inputs, dims: dims.clone() }
         }

@@ -60,7 +60,7 @@ pub(super) fn pass(graph: &Graph, group: &Group, is_needed: &dyn Fn(Val) -> bool
     let ins = writer.inputs.into_iter().chain(writer.params).collect();
     let fusion =
         Fusion::new(merged(steps, &sums), sums, group.domain.period.unwrap_or(1), group.domain.n, group.domain.pooling);
-    Some(Eqn { op: Op::Fused { fusion: Box::new(fusion), inputs }, ins, outs })
+    Some(Eqn { op: Op::Fused { passes: vec![fusion], inputs }, ins, outs })
 }
 
 /// The steps with products, and normalisations, that only a sum reads as one step with it: what stays in a register is neither stored nor loaded.

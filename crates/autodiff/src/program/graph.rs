@@ -44,9 +44,10 @@ pub(super) enum Op {
     },
     /// A step that is no primitive by itself; it always becomes part of a fused pass.
     Step(StepOp),
-    /// Many steps in one pass over memory. The first `inputs` operands are its inputs, the others its parameters.
+    /// Many steps in one pass over memory, or several such passes beside one another. The first `inputs` operands are the inputs, pass by
+    /// pass, the others the parameters.
     Fused {
-        fusion: Box<Fusion>,
+        passes: Vec<Fusion>,
         inputs: usize,
     },
     /// The weight gradient by what such a pass computes. Its operands are those of the pass, and the image.

@@ -2,6 +2,7 @@
 //!
 //! An eager tape and a program call the same kernels in the same order, so their numbers are the same to the bit.
 
+mod beside;
 mod feed;
 mod flops;
 mod fuse;
@@ -117,7 +118,8 @@ impl Program {
             f(&tape, &vars).iter().map(|y| y.id).collect()
         };
         let (nodes, outputs) = optimise::optimise(tape.into_nodes(), outputs);
-        plan::plan(inputs.to_vec(), feed::feed(fuse::fuse(Graph::new(nodes, outputs)).without_barriers()))
+        let graph = fuse::fuse(Graph::new(nodes, outputs)).without_barriers();
+        plan::plan(inputs.to_vec(), beside::beside(feed::feed(graph)))
     }
 
     /// Shapes and types of the inputs.
@@ -151,7 +153,8 @@ impl Program {
     }
 
     /// Runs the program; the results are then read by [`Program::output`]. Allocates nothing once the kernels' scratch memory has
-    /// grown to its size (a large matrix product packs into memory of its own, and to call other threads takes a few bytes).
+    /// grown to its size (a large matrix product packs into memory of its own, passes beside one another list their operands, and to call other
+    /// threads takes a few bytes).
     ///
     /// # Panics
     /// If the inputs are not of the traced shapes and types, or the workspace is another program's.

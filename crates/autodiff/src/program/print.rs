@@ -21,7 +21,12 @@ impl fmt::Display for Program {
             let here = if instr.in_place { "  (in place)" } else { "" };
             let starts: Vec<String> = instr.spans.iter().map(|span| format!("@{}", span.start)).collect();
             writeln!(f, "{} = {}({})  {}{here}", outs.join(", "), instr.op, ins.join(", "), starts.join(" "))?;
-            if let Op::Fused { fusion, .. } | Op::FusedWeightGrad { fusion, .. } = &instr.op {
+            let passes = match &instr.op {
+                Op::Fused { passes, .. } => &passes[..],
+                Op::FusedWeightGrad { fusion, .. } => std::slice::from_ref(fusion.as_ref()),
+                Op::Prim(_) | Op::Statistics { .. } | Op::Coefficients { .. } | Op::Step(_) => &[],
+            };
+            for fusion in passes {
                 fusion.steps().iter().try_for_each(|step| writeln!(f, "    {}", shown(step)))?;
                 fusion.sums().iter().try_for_each(|sum| writeln!(f, "    out{} = sum of {:?}", sum.into, sum.of))?;
             }
@@ -53,7 +58,10 @@ impl fmt::Display for Op {
             Op::Statistics { .. } => f.write_str("Statistics"),
             Op::Coefficients { .. } => f.write_str("Coefficients"),
             Op::Step(op) => write!(f, "{op:?}"),
-            Op::Fused { fusion, .. } => write!(f, "Fused[{}]", fusion.steps().len() + fusion.sums().len()),
+            Op::Fused { passes, .. } => {
+                let lengths = passes.iter().map(|fusion| (fusion.steps().len() + fusion.sums().len()).to_string());
+                write!(f, "Fused[{}]", lengths.collect::<Vec<_>>().join("+"))
+            }
             Op::FusedWeightGrad { fusion, .. } => write!(f, "ConvWeightGrad of Fused[{}]", fusion.steps().len()),
         }
     }

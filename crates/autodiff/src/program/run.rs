@@ -77,7 +77,7 @@ fn lowered<'a, T: Tagged>(
             let (slope, shift) = two();
             kernels::grad_coefficients(x(0), x(1), x(2), *rows, slope, shift);
         }
-        Op::Fused { fusion, inputs } => {
+        Op::Fused { passes, inputs } => {
             let (ins, params) = operands(&instr.ins, *inputs, &view);
             let mut results: List<Out<'_, T>> = SmallVec::new();
             for out in outs {
@@ -86,7 +86,7 @@ fn lowered<'a, T: Tagged>(
                     other => Out::Float(T::of_mut(other)),
                 });
             }
-            kernels::fused(par, fusion, &ins, &params, &mut results);
+            kernels::fused_beside(par, passes, &ins, &params, &mut results);
         }
         Op::FusedWeightGrad { fusion, inputs, dims } => {
             let Some((image, of_pass)) = instr.ins.split_last() else { unreachable!("{op} has an image") };

@@ -9,6 +9,7 @@
 //! Every element gets the bits that the kernels of the single steps give it, and every sum those of [`crate::sum_axes`]: how
 //! steps are put together never shows in a result, nor does the number of threads.
 
+mod beside;
 mod patch;
 mod pooling;
 mod steps;
@@ -26,6 +27,7 @@ use crate::simd::{Kernel, Simd, dispatch};
 use crate::term::Plain;
 use crate::{Binary, Unary};
 
+pub(crate) use beside::fused_beside;
 pub use patch::MAX_ROWS;
 use patch::Patch;
 use pooling::Bands;
@@ -346,16 +348,22 @@ impl Step {
 /// If a length or a type does not fit.
 #[track_caller]
 pub(crate) fn fused<T: Real>(par: Par, fusion: &Fusion, ins: &[In<'_, T>], params: &[&[T]], outs: &mut [Out<'_, T>]) {
+    let (input, output) = (inputs(fusion, ins, params), outputs(fusion, outs));
+    Job { fusion, params, input: &input, output: &output, is_kept: true }.run(par);
+}
+
+/// Checks what a pass writes, and where it goes.
+#[track_caller]
+fn outputs<T: Real>(fusion: &Fusion, outs: &mut [Out<'_, T>]) -> [Memory; MAX_OPERANDS] {
     assert_eq!(outs.len(), fusion.outputs.len(), "fused: outputs");
     let mut output = [Memory::NONE; MAX_OPERANDS];
-    for ((m, x), &kind) in output.iter_mut().zip(outs.iter_mut()).zip(&fusion.outputs) {
+    for ((m, x), &kind) in output.iter_mut().zip(outs).zip(&fusion.outputs) {
         *m = match x {
             Out::Float(x) => Memory::of(fusion, x.as_mut_ptr(), x.len(), kind),
             Out::Index(x) => Memory::of(fusion, x.as_mut_ptr(), x.len(), kind),
         };
     }
-    let input = inputs(fusion, ins, params);
-    Job { fusion, params, input: &input, output: &output, is_kept: true }.run(par);
+    output
 }
 
 /// Checks what a pass reads, and where it lies.

@@ -1,0 +1,58 @@
+//! Puts passes beside one another that wait for none of each other, so that threads share the elements of all. An optimiser's update of all
+//! parameters becomes one instruction.
+
+use std::collections::HashSet;
+
+use super::graph::{Eqn, Graph, Op, Origin, Val};
+
+/// Elements of the results from which on threads have something to share.
+const SHARED: usize = 1 << 15;
+
+/// The graph in which runs of such passes are one equation each.
+pub(super) fn beside(mut graph: Graph) -> Graph {
+    let mut runs: Vec<Vec<Eqn>> = Vec::new();
+    let mut made: HashSet<Val> = HashSet::new();
+    for eqn in std::mem::take(&mut graph.eqns) {
+        let joins =
+            runs.last().is_some_and(|run| go_together(&run[0], &eqn)) && eqn.ins.iter().all(|x| !made.contains(&x.val));
+        if !joins {
+            runs.push(Vec::new());
+            made.clear();
+        }
+        made.extend(eqn.outs.iter());
+        runs.last_mut().expect("a run").push(eqn);
+    }
+    for run in runs {
+        let elements = |eqn: &Eqn| eqn.outs.iter().map(|&out| graph.values[out].0.shape.elements()).sum::<usize>();
+        if run.len() > 1 && run.iter().map(elements).sum::<usize>() >= SHARED {
+            graph.eqns.push(joined(run));
+        } else {
+            graph.eqns.extend(run);
+        }
+    }
+    for (i, eqn) in graph.eqns.iter().enumerate() {
+        eqn.outs.iter().for_each(|&out| graph.values[out].1 = Origin::Eqn(i));
+    }
+    graph
+}
+
+/// Whether both are passes of one type of numbers that take no sums.
+fn go_together(a: &Eqn, b: &Eqn) -> bool {
+    let is_pass =
+        |eqn: &Eqn| matches!(&eqn.op, Op::Fused { passes, .. } if passes.iter().all(|pass| pass.is_without_sums()));
+    is_pass(a) && is_pass(b) && a.ins[0].aval.dtype == b.ins[0].aval.dtype
+}
+
+/// The passes as one equation.
+fn joined(run: Vec<Eqn>) -> Eqn {
+    let (mut all, mut ins, mut params, mut outs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for eqn in run {
+        let Op::Fused { passes, inputs } = eqn.op else { unreachable!("a pass") };
+        all.extend(passes);
+        ins.extend_from_slice(&eqn.ins[..inputs]);
+        params.extend_from_slice(&eqn.ins[inputs..]);
+        outs.extend(eqn.outs);
+    }
+    let inputs = ins.len();
+    Eqn { op: Op::Fused { passes: all, inputs }, ins: ins.into_iter().chain(params).collect(), outs: outs.into() }
+}
