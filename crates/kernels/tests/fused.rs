@@ -144,6 +144,9 @@ fn pooled_sum<T: Real>(n: usize, c: usize, numbers: Numbers) {
     assert_eq!(bits(&out), bits(&sum(&product, c)));
 }
 
+/// What a pass reads: inputs and parameters.
+type Operands<'a, T> = (&'a [In<'a, T>], &'a [&'a [T]]);
+
 /// Passes of several sizes beside one another, one of them over windows: the bits of each by itself.
 fn beside<T: Real>(par: Par, numbers: Numbers) {
     use Place::{Input, Output, Param, Temp};
@@ -162,7 +165,7 @@ fn beside<T: Real>(par: Par, numbers: Numbers) {
     let windows = Fusion::new(pooled, Vec::new(), 3, 72 * 500, Some(pooling));
     let passes = [scaled(1, 1), scaled(35_007, 7), windows, scaled(40_000, 1), scaled(64, 64)];
     let (x, y) = (noise::<T>(40_000, 1, numbers), noise::<T>(40_000, 2, numbers));
-    let operands: [(&[In<'_, T>], &[&[T]]); 5] = [
+    let operands: [Operands<'_, T>; 5] = [
         (&[In::Float(&x[..1]), In::Float(&y[..1])], &[&y[..1]]),
         (&[In::Float(&x[..35_007]), In::Float(&y[..35_007])], &[&y[..7]]),
         (&[In::Float(&x[..36_000])], &[]),
