@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use metaforge_autodiff::{Arg, Aval, Mapped, Pool, Program, Tensor, Var, Workspace, vmap};
+use metaforge_autodiff::{Arg, Aval, Mapped, Par, Pool, Program, Tensor, Var, Workspace, vmap};
 use metaforge_nn::Params;
 
 use crate::{EpisodeLearner, Task, TaskShape, TaskVars};
@@ -24,13 +24,10 @@ pub(crate) struct Groups {
     pools: Vec<(usize, Pool)>,
 }
 
-/// What the tasks of a group gave: for each its loss and its metric; of all together the sum of the gradients of every parameter and of the
-/// new states, one behind the other.
+/// What the tasks of a group gave, the results of its program.
 #[derive(Debug)]
 pub(crate) struct GroupResult {
-    pub(crate) losses: Vec<f64>,
-    pub(crate) metrics: Vec<f64>,
-    pub(crate) sums: Vec<f32>,
+    values: Vec<Tensor>,
 }
 
 impl Groups {
@@ -119,21 +116,32 @@ pub(crate) fn stacked(tasks: &[Task], keys: &[Tensor]) -> Vec<Tensor> {
 }
 
 impl GroupResult {
-    pub(crate) fn new(tasks: usize, sums: usize) -> GroupResult {
-        GroupResult { losses: vec![0.0; tasks], metrics: vec![0.0; tasks], sums: vec![0.0; sums] }
+    /// Room for the results of this program.
+    pub(crate) fn new(program: &Program) -> GroupResult {
+        GroupResult {
+            values: program.outputs().into_iter().map(|aval| Tensor::zeros(aval.shape, aval.dtype)).collect(),
+        }
     }
 
-    pub(crate) fn read(&mut self, program: &Program, workspace: &Workspace) {
-        for (output, to) in [&mut self.losses, &mut self.metrics].into_iter().enumerate() {
-            to.iter_mut().zip(program.output(workspace, output).f32s()).for_each(|(to, &x)| *to = x.into());
-        }
-        let (mut rest, mut output) = (&mut self.sums[..], 2);
-        while !rest.is_empty() {
-            let from = program.output(workspace, output).f32s();
-            let (here, after) = rest.split_at_mut(from.len());
-            here.copy_from_slice(from);
-            (rest, output) = (after, output + 1);
-        }
+    /// Plays the tasks.
+    pub(crate) fn play(&mut self, program: &Program, workspace: &mut Workspace, inputs: &[&Tensor], par: Par) {
+        let mut results: Vec<&mut Tensor> = self.values.iter_mut().collect();
+        program.run_into(workspace, inputs, &mut results, par);
+    }
+
+    /// The loss of each task.
+    pub(crate) fn losses(&self) -> &[f32] {
+        self.values[0].f32s()
+    }
+
+    /// The metric of each task.
+    pub(crate) fn metrics(&self) -> &[f32] {
+        self.values[1].f32s()
+    }
+
+    /// Sums over the tasks: the gradient of every parameter, then the new state.
+    pub(crate) fn sums(&self) -> &[Tensor] {
+        &self.values[2..]
     }
 }
 

@@ -68,13 +68,9 @@ pub struct MetaTrainer {
     groups: Groups,
     update: Update,
     results: Vec<GroupResult>,
-    total: Vec<f32>,
     /// The tasks of the next step, drawn while this one was computed.
     next: Option<(u64, Vec<Task>)>,
 }
-
-/// Numbers that one job adds up; splits by shape alone.
-const CHUNK: usize = 1 << 14;
 
 /// The stream of a seed that plays draw from, far from those of the initial parameters.
 const PLAY: u64 = 1 << 32;
@@ -100,24 +96,11 @@ impl MetaTrainer {
         let shape = tasks.task(0).shape();
         learner.accepts(&shape).map_err(Error::Setting)?;
         let groups = Groups::new(learner.as_ref(), &params, &state, &shape, config.meta_batch);
-        let update = Update::new(optimizer.as_ref(), &params.avals(), config.meta_batch, config.clip);
-        let numbers = params.count() + state.count();
-        let results = groups.ranges().iter().map(|range| GroupResult::new(range.len(), numbers)).collect();
-        let total = vec![0.0; numbers];
-        Ok(MetaTrainer {
-            learner,
-            tasks,
-            config,
-            params,
-            state,
-            step: 0,
-            shape,
-            groups,
-            update,
-            results,
-            total,
-            next: None,
-        })
+        let avals = [&params.avals()[..], &state.avals()];
+        let update = Update::new(optimizer.as_ref(), avals, groups.ranges().len(), config.meta_batch, config.clip);
+        let results =
+            groups.ranges().iter().map(|range| GroupResult::new(groups.pool(range.len()).program())).collect();
+        Ok(MetaTrainer { learner, tasks, config, params, state, step: 0, shape, groups, update, results, next: None })
     }
 
     /// Plays the next meta-batch and takes one outer step; the tasks of the one after it are drawn meanwhile.
@@ -144,18 +127,20 @@ impl MetaTrainer {
         played?;
         self.check_losses(number, first)?;
 
-        let (sums, state) = self.add_up();
         let lr = self.config.schedule.at(self.step);
-        let diverged = |what, value| Error::Diverged { step: number, what, value };
-        if let Some((name, value)) = state.not_finite() {
-            return Err(diverged(format!("a number of the learner's `{name}`"), value));
-        }
-        let step = self.update.step(&mut self.params, &sums, lr);
-        let grad_norm = step.map_err(|(what, value)| diverged(what, value))?;
-        self.state = state;
+        let step = self.update.step(&mut self.params, &mut self.state, &self.results, lr);
+        let grad_norm = step.map_err(|(what, value)| Error::Diverged { step: number, what, value })?;
         self.step = number;
-        let mean = |f: fn(&GroupResult) -> &Vec<f64>| self.results.iter().flat_map(f).sum::<f64>() / batch as f64;
-        Ok(StepReport { step: number, loss: mean(|r| &r.losses), metric: mean(|r| &r.metrics), grad_norm, lr })
+        let mean = |f: fn(&GroupResult) -> &[f32]| {
+            self.results.iter().flat_map(f).map(|&x| f64::from(x)).sum::<f64>() / batch as f64
+        };
+        Ok(StepReport {
+            step: number,
+            loss: mean(GroupResult::losses),
+            metric: mean(GroupResult::metrics),
+            grad_norm,
+            lr,
+        })
     }
 
     /// A group of tasks a worker; what they give goes into `results`, each at its place.
@@ -170,10 +155,7 @@ impl MetaTrainer {
                 }
             }
             self.with_inputs(first + range.start as u64, &tasks[range.clone()], |inputs| {
-                self.groups.pool(range.len()).with(|program, workspace| {
-                    program.run(workspace, inputs, par);
-                    result.read(program, workspace);
-                });
+                self.groups.pool(range.len()).with(|program, workspace| result.play(program, workspace, inputs, par));
             });
             Ok(())
         })
@@ -194,36 +176,13 @@ impl MetaTrainer {
     }
 
     fn check_losses(&self, step: u64, first: u64) -> Result<(), Error> {
-        match self.results.iter().flat_map(|r| &r.losses).enumerate().find(|(_, loss)| !loss.is_finite()) {
+        match self.results.iter().flat_map(GroupResult::losses).enumerate().find(|(_, loss)| !loss.is_finite()) {
             None => Ok(()),
-            Some((i, &value)) => {
-                Err(Error::Diverged { step, what: format!("the loss of task {}", first + i as u64), value })
+            Some((i, &loss)) => {
+                let what = format!("the loss of task {}", first + i as u64);
+                Err(Error::Diverged { step, what, value: loss.into() })
             }
         }
-    }
-
-    /// Sums of the gradients, and the mean state, over the groups in their order.
-    fn add_up(&mut self) -> (Vec<Tensor>, Params) {
-        let results = &self.results;
-        self.total.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, total)| {
-            let part = chunk * CHUNK..chunk * CHUNK + total.len();
-            total.copy_from_slice(&results[0].sums[part.clone()]);
-            for result in &results[1..] {
-                for (sum, &x) in total.iter_mut().zip(&result.sums[part.clone()]) {
-                    *sum += x;
-                }
-            }
-        });
-        let tasks = self.config.meta_batch as f32;
-        let mut at = 0;
-        let mut take = |like: &Tensor, by: f32| {
-            let numbers = self.total[at..at + like.len()].iter().map(|x| x / by).collect();
-            at += like.len();
-            Tensor::new(like.shape(), numbers)
-        };
-        let sums = self.params.tensors().iter().map(|p| take(p, 1.0)).collect();
-        let state = self.state.tensors().iter().map(|s| take(s, tasks)).collect();
-        (sums, self.state.with_tensors(state))
     }
 
     /// The learner.
@@ -253,9 +212,9 @@ impl MetaTrainer {
         let largest = ranges.iter().map(|range| self.groups.pool(range.len()).program().workspace_bytes()).max();
         let programs =
             largest.unwrap_or(0) * ranges.len().min(rayon::current_num_threads()) + self.update.workspace_bytes();
-        // The sums of each group, of all, and as tensors; everything that a step changes twice.
-        let gradients = self.total.len() * (ranges.len() + 2);
-        programs + size_of::<f32>() * (gradients + 2 * (self.total.len() + self.update.state.count()))
+        // The sums of each group; everything that a step changes twice.
+        let numbers = self.params.count() + self.state.count();
+        programs + size_of::<f32>() * (numbers * ranges.len() + 2 * (numbers + self.update.state.count()))
     }
 
     /// The program of one task. Inputs: parameters, state, the four tensors of a task, a key `u32[2]`; outputs: loss, metric, a

@@ -5,28 +5,43 @@ use metaforge_nn::clip::{clip_by_global_norm, clip_by_value, global_norm};
 use metaforge_nn::{Optimizer, Params};
 
 use crate::Clip;
+use crate::group::GroupResult;
 
 /// The optimiser's program and its state.
 pub(crate) struct Update {
     program: Program,
     workspace: Workspace,
     pub(crate) state: Params,
-    /// Memory for the parameters and the state after the next step: those of the step before the last.
-    next: Option<[Params; 2]>,
+    /// Memory for the parameters, the learner's state and the optimiser's after the next step: those of the step before the last.
+    next: Option<[Params; 3]>,
 }
 
 impl Update {
-    /// For parameters of these shapes and the sum of the gradients of `tasks` tasks.
-    pub(crate) fn new(optimizer: &dyn Optimizer, params: &[Aval], tasks: usize, clip: Option<Clip>) -> Update {
+    /// For parameters and a learner's state of these shapes, and `tasks` tasks in so many groups.
+    pub(crate) fn new(
+        optimizer: &dyn Optimizer,
+        [params, learner]: [&[Aval]; 2],
+        groups: usize,
+        tasks: usize,
+        clip: Option<Clip>,
+    ) -> Update {
         let state = optimizer.init(params);
         let scalar = Aval::new([], DType::F32);
-        let inputs: Vec<Aval> = params.iter().chain(params).copied().chain(state.avals()).chain([scalar]).collect();
-        let n = params.len();
-        let program = Program::trace(&inputs, |_, x| {
-            let (weights, rest) = x.split_at(n);
-            let (sums, rest) = rest.split_at(n);
+        let sums: Vec<Aval> = params.iter().chain(learner).copied().collect();
+        let every_group = (0..groups).flat_map(|_| &sums).copied();
+        let inputs: Vec<Aval> =
+            params.iter().copied().chain(every_group).chain(state.avals()).chain([scalar]).collect();
+        let program = Program::trace(&inputs, |tape, x| {
+            let (weights, rest) = x.split_at(params.len());
+            let (results, rest) = rest.split_at(groups * sums.len());
             let (state, lr) = rest.split_at(rest.len() - 1);
+            // The groups in their order.
+            let sum = |i: usize| results.iter().skip(i).step_by(sums.len()).copied().reduce(|a, b| a + b);
+            let sums: Vec<Var<'_>> = (0..sums.len()).map(|i| sum(i).expect("a group")).collect();
+            let (sums, learner) = sums.split_at(params.len());
             let mean: Vec<Var<'_>> = sums.iter().map(|&g| g / tasks as f64).collect();
+            let count = tape.scalar(tasks as f64, DType::F32);
+            let learner = learner.iter().map(|&s| s / count);
             let gradient = match clip {
                 None => mean.clone(),
                 Some(Clip::Norm(max)) => clip_by_global_norm(&mean, max),
@@ -34,7 +49,7 @@ impl Update {
             };
             let (weights, state) = optimizer.update(weights, &gradient, state, lr[0]);
             let norm = global_norm(&mean);
-            weights.into_iter().chain(state).chain([norm]).collect()
+            weights.into_iter().chain(learner).chain(state).chain([norm]).collect()
         });
         let workspace = program.workspace();
         Update { program, workspace, state, next: None }
@@ -48,25 +63,40 @@ impl Update {
     /// Takes a step and gives the norm of the mean gradient, before clipping.
     ///
     /// # Errors
-    /// If that norm, a new parameter or a number of the optimiser is not finite: what it is, and its value. Nothing is changed
-    /// then.
-    pub(crate) fn step(&mut self, params: &mut Params, sums: &[Tensor], lr: f64) -> Result<f64, (String, f64)> {
+    /// If a number of the learner's new state, that norm, a new parameter or a number of the optimiser is not finite: what it is, and its
+    /// value. Nothing is changed then.
+    pub(crate) fn step(
+        &mut self,
+        params: &mut Params,
+        learner: &mut Params,
+        results: &[GroupResult],
+        lr: f64,
+    ) -> Result<f64, (String, f64)> {
         let lr = Tensor::scalar(lr as f32);
+        let sums = results.iter().flat_map(GroupResult::sums);
         let inputs: Vec<&Tensor> =
             params.tensors().iter().chain(sums).chain(self.state.tensors()).chain([&lr]).collect();
-        let [mut new, mut state] = self.next.take().unwrap_or_else(|| [params.clone(), self.state.clone()]);
-        let mut results: Vec<&mut Tensor> = new.tensors_mut().chain(state.tensors_mut()).collect();
-        self.program.run_into(&mut self.workspace, &inputs, &mut results, Par::Rayon);
-        let norm = self.program.output(&self.workspace, params.len() + self.state.len()).item();
+        let mut next = self.next.take().unwrap_or_else(|| [&*params, &*learner, &self.state].map(Params::clone));
+        let mut places: Vec<&mut Tensor> = next.iter_mut().flat_map(Params::tensors_mut).collect();
+        self.program.run_into(&mut self.workspace, &inputs, &mut places, Par::Rayon);
+        let norm = self.program.output(&self.workspace, places.len()).item();
+        let [new, new_learner, new_state] = next;
+        if let Some((name, value)) = new_learner.not_finite() {
+            return Err((format!("a number of the learner's `{name}`"), value));
+        }
         if !norm.is_finite() {
             return Err(("the norm of the gradient".into(), norm));
         }
-        for (whose, part) in [("parameter", &new), ("the optimiser's", &state)] {
+        for (whose, part) in [("parameter", &new), ("the optimiser's", &new_state)] {
             if let Some((name, value)) = part.not_finite() {
                 return Err((format!("a number of {whose} `{name}`"), value));
             }
         }
-        self.next = Some([std::mem::replace(params, new), std::mem::replace(&mut self.state, state)]);
+        self.next = Some([
+            std::mem::replace(params, new),
+            std::mem::replace(learner, new_learner),
+            std::mem::replace(&mut self.state, new_state),
+        ]);
         Ok(norm)
     }
 }

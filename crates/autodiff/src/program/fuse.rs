@@ -222,11 +222,11 @@ impl<'g> Grouping<'g> {
         (fits && !waits_for_itself).then_some(entry)
     }
 
-    /// What an entry adds to a group: bytes that are read, and equations.
-    fn cost(&self, group: &Group, entry: &Entry) -> (usize, usize) {
+    /// What an entry adds to a group, bytes that are read and equations; where that is the same, the larger group is the cheaper.
+    fn cost(&self, group: &Group, entry: &Entry) -> (usize, usize, Reverse<usize>) {
         let fresh: HashSet<Val> = entry.reads.iter().copied().filter(|val| !group.reads.contains(val)).collect();
         let bytes = fresh.iter().map(|&val| self.graph.values[val].0.bytes()).sum();
-        (bytes, entry.members.len())
+        (bytes, entry.members.len(), Reverse(group.members.len()))
     }
 
     fn dtype(&self, eqn: usize) -> DType {
