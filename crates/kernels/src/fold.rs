@@ -5,6 +5,7 @@
 //! results are summed again. The error of a sum of n terms is therefore at most about `RUN + 64 + 2 log2 n` units of
 //! roundoff times the sum of magnitudes (a plain loop: n units).
 
+use crate::conv::OnDemand;
 use crate::par::{self, Par, SendPtr};
 use crate::real::Real;
 use crate::scratch::{self, Slot};
@@ -66,14 +67,23 @@ pub(crate) fn moments<T: Real>(par: Par, x: &[T], [a, r, k]: [usize; 3], mean: &
     if a == 0 || k == 0 {
         return;
     }
-    let blocks = Blocks::new(a, r, k);
+    moments_by(par, Moments(x), &Blocks::new(a, r, k), mean, variance);
+}
+
+/// [`moments`] over all pixels of a convolution, each block of which is computed where it is looked at.
+pub(crate) fn moments_of<T: Real>(par: Par, x: &OnDemand<'_, T>, mean: &mut [T], variance: &mut [T]) {
+    let blocks = Blocks::new(1, x.pixels(), x.channels());
+    moments_by(par, MomentsOf(x), &blocks, mean, variance);
+}
+
+fn moments_by<T: Real>(par: Par, job: impl Job<T, 2>, blocks: &Blocks, mean: &mut [T], variance: &mut [T]) {
     if blocks.per_a == 1 {
-        return blocks.run(par, Moments(x), [mean, variance]);
+        return blocks.run(par, job, [mean, variance]);
     }
-    let partial = a * blocks.per_a * k;
+    let partial = blocks.a * blocks.per_a * blocks.k;
     scratch::with(Slot::Spare, 2 * partial, |scratch| {
         let (means, variances) = scratch.split_at_mut(partial);
-        blocks.run(par, Moments(x), [&mut *means, &mut *variances]);
+        blocks.run(par, job, [&mut *means, &mut *variances]);
         blocks.join(means, variances, mean, variance);
     });
 }
@@ -114,6 +124,50 @@ impl<T: Real> Job<T, 2> for Moments<'_, T> {
     #[inline(always)]
     fn line<S: Simd>(self, simd: S, offset: usize, len: usize) -> [T; 2] {
         line_moments(simd, self.0, offset, len, T::from_f64(1.0 / len as f64))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct MomentsOf<'a, T>(&'a OnDemand<'a, T>);
+
+impl<T: Real> MomentsOf<'_, T> {
+    /// Calls `f` with some rows, computed for it.
+    fn rows<R>(&self, [first, last]: [usize; 2], f: impl FnOnce(&[T]) -> R) -> R {
+        let len = (last - first) * self.0.channels();
+        scratch::with(Slot::Images, len + self.0.room(), |scratch| {
+            let (rows, room) = scratch.split_at_mut(len);
+            self.0.reader(room).read([first, last], rows);
+            f(rows)
+        })
+    }
+}
+
+impl<T: Real> Job<T, 2> for MomentsOf<'_, T> {
+    #[inline(always)]
+    fn slab<S: Simd>(self, _: S, slab: &Slab, outs: [&mut [T]; 2]) {
+        let (first, column) = (slab.offset / slab.stride, slab.offset % slab.stride);
+        // A closure is compiled for the baseline instruction set.
+        self.rows([first, first + slab.rows], |rows| {
+            dispatch(SlabMoments { rows, slab: Slab { offset: column, ..*slab }, outs });
+        });
+    }
+    #[inline(always)]
+    fn line<S: Simd>(self, simd: S, offset: usize, len: usize) -> [T; 2] {
+        self.rows([offset, offset + len], |rows| Moments(rows).line(simd, 0, len))
+    }
+}
+
+struct SlabMoments<'a, T> {
+    rows: &'a [T],
+    slab: Slab,
+    outs: [&'a mut [T]; 2],
+}
+
+impl<T: Real> Kernel for SlabMoments<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        Moments(self.rows).slab(simd, &self.slab, self.outs);
     }
 }
 

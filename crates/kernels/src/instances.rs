@@ -6,7 +6,7 @@
 use crate::fused::{Fusion, In, Out};
 use crate::par::Par;
 use crate::real::Real;
-use crate::{Binary, ConvDims, MatMulDims, Unary, Window};
+use crate::{Binary, ConvDims, MatMulDims, OnDemand, Unary, Window};
 
 macro_rules! instances {
     ($(
@@ -145,6 +145,9 @@ instances! {
 
     /// Means and `1 / sqrt(var + eps)` of `x [outer, R, C]` over `R`, both `[outer, C]`: what [`normalize`] uses.
     norm::statistics(par: Par, x: &[T], outer: usize, r: usize, c: usize, eps: f64, mean: &mut [T], rstd: &mut [T]);
+
+    /// [`statistics`] over all pixels of a convolution that is not in memory, both `[C_out]`.
+    norm::statistics_of(par: Par, x: &OnDemand<'_, T>, eps: f64, mean: &mut [T], rstd: &mut [T]);
 
     /// From sums over `R` of `g` and of `g * xhat`, and `rstd`, all `[C]`: the `[slope, shift]` with which
     /// [`normalize_grad`] is `rstd * g + (slope * xhat + shift)`.

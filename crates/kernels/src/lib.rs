@@ -28,7 +28,7 @@ mod term;
 mod transpose;
 
 pub use arena::{Arena, Buffer, LINE, Rest, Span};
-pub use conv::ConvDims;
+pub use conv::{ConvDims, OnDemand};
 pub use elementwise::{Binary, Unary};
 pub use gather::gather;
 pub use instances::*;

@@ -3,7 +3,8 @@
 //! Batch norm is `[1, N*H*W, C]`, layer norm `[N, D, 1]`, instance norm `[N, H*W, C]`. The variance is biased and computed from distances to the mean,
 //! so a large mean costs no accuracy.
 
-use crate::fold::{fold, line_moments, moments};
+use crate::conv::OnDemand;
+use crate::fold::{fold, line_moments, moments, moments_of};
 use crate::par::{self, Par};
 use crate::real::Real;
 use crate::scratch::{self, Slot};
@@ -100,6 +101,15 @@ pub(crate) fn statistics<T: Real>(
     check("statistics", [outer, r, c], x.len(), rstd.len(), outer * c);
     assert_eq!(mean.len(), outer * c, "statistics: means of [{outer}, {c}]");
     moments(par, x, [outer, r, c], mean, rstd);
+    invert(rstd, eps);
+}
+
+/// [`statistics`] of a convolution over all its pixels, without having it in memory: the same bits. Panics if lengths do not fit.
+#[track_caller]
+pub(crate) fn statistics_of<T: Real>(par: Par, x: &OnDemand<'_, T>, eps: f64, mean: &mut [T], rstd: &mut [T]) {
+    let c = x.channels();
+    assert!(mean.len() == c && rstd.len() == c, "statistics of {c} columns");
+    moments_of(par, x, mean, rstd);
     invert(rstd, eps);
 }
 

@@ -13,9 +13,11 @@ pub(super) fn beside(mut graph: Graph) -> Graph {
     let mut runs: Vec<Vec<Eqn>> = Vec::new();
     let mut made: HashSet<Val> = HashSet::new();
     for eqn in std::mem::take(&mut graph.eqns) {
-        let joins =
-            runs.last().is_some_and(|run| go_together(&run[0], &eqn)) && eqn.ins.iter().all(|x| !made.contains(&x.val));
-        if !joins {
+        // What an instruction computes on demand is of one convolution at most, so such a pass stays alone.
+        let computes = |eqn: &Eqn| eqn.ins.iter().any(|x| matches!(graph.values[x.val].1, Origin::OnDemand(_)));
+        let goes_with = |first: &Eqn| go_together(first, &eqn) && !computes(first) && !computes(&eqn);
+        let is_ready = eqn.ins.iter().all(|x| !made.contains(&x.val));
+        if !(is_ready && runs.last().is_some_and(|run| goes_with(&run[0]))) {
             runs.push(Vec::new());
             made.clear();
         }

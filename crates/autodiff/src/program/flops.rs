@@ -1,5 +1,7 @@
 //! How much arithmetic a program does: the multiply-adds of its products and convolutions.
 
+use metaforge_kernels::ConvDims;
+
 use super::graph::Op;
 use super::{Instr, Program};
 use crate::aval::Shape;
@@ -13,8 +15,17 @@ impl Program {
     /// that saves multiplications may so seem faster than the machine.
     pub fn flops(&self) -> u64 {
         let out = |instr: &Instr| self.values[instr.outs[0]].aval.shape;
-        self.instrs.iter().map(|instr| 2 * multiply_adds(instr, out(instr)) as u64).sum()
+        // A convolution that is computed where it is read counts once.
+        let on_demand = self.on_demand.iter().map(|conv| of_dims(&conv.dims));
+        let all = self.instrs.iter().map(|instr| multiply_adds(instr, out(instr))).chain(on_demand);
+        all.map(|n| 2 * n as u64).sum()
     }
+}
+
+/// Those of any pass of a convolution.
+fn of_dims(dims: &ConvDims) -> usize {
+    let [h, w] = dims.out_hw().unwrap_or_default();
+    dims.n * h * w * dims.co * dims.kernel[0] * dims.kernel[1] * dims.ci / dims.groups
 }
 
 /// The table of this concern: a row for every primitive.
@@ -24,10 +35,7 @@ fn multiply_adds(instr: &Instr, out: Shape) -> usize {
     let taps = |weights: &[usize]| weights[..3].iter().product::<usize>();
     let prim = match &instr.op {
         Op::Prim(prim) => prim,
-        Op::FusedWeightGrad { dims, .. } => {
-            let [h, w] = dims.out_hw().unwrap_or_default();
-            return dims.n * h * w * dims.co * taps(&out);
-        }
+        Op::FusedWeightGrad { dims, .. } => return of_dims(dims),
         Op::Statistics { .. } | Op::Coefficients { .. } | Op::Step(_) | Op::Fused { .. } => return 0,
     };
     match prim {

@@ -202,7 +202,7 @@ impl<'g> Grouping<'g> {
     fn source(&self, val: Val) -> Option<usize> {
         match self.graph.values[val].1 {
             Origin::Eqn(eqn) => Some(self.home[eqn]),
-            Origin::Input(_) | Origin::Const(_) => None,
+            Origin::Input(_) | Origin::Const(_) | Origin::OnDemand(_) => None,
         }
     }
 
@@ -423,7 +423,7 @@ fn rebuild(grouping: &Grouping<'_>, order: &[usize]) -> Graph {
             values[out].1 = Origin::Eqn(i);
         }
     }
-    Graph { values, eqns, consts: graph.consts.clone(), outputs: graph.outputs.clone() }
+    Graph { values, eqns, consts: graph.consts.clone(), outputs: graph.outputs.clone(), on_demand: Vec::new() }
 }
 
 /// An equation as it stands.

@@ -21,6 +21,16 @@ pub(super) enum Origin {
     Const(usize),
     /// The equation with this number.
     Eqn(usize),
+    /// The convolution with this number, where it is read.
+    OnDemand(usize),
+}
+
+/// A convolution that is no equation: what reads its result computes it.
+#[derive(Debug)]
+pub(super) struct OnDemand<O> {
+    pub(super) image: O,
+    pub(super) weights: O,
+    pub(super) dims: ConvDims,
 }
 
 /// A value, seen as of a shape: a reshape is another view of the same numbers.
@@ -72,6 +82,7 @@ pub(super) struct Graph {
     pub(super) eqns: Vec<Eqn>,
     pub(super) consts: Vec<Tensor>,
     pub(super) outputs: Vec<Use>,
+    pub(super) on_demand: Vec<OnDemand<Use>>,
 }
 
 /// What has been computed already, whatever its shape.

@@ -8,6 +8,7 @@ mod flops;
 mod fuse;
 mod fused;
 mod graph;
+mod on_demand;
 mod optimise;
 mod plan;
 mod pool;
@@ -24,7 +25,7 @@ use crate::aval::Aval;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
 use crate::view::{Slice, View};
-use graph::{Graph, Op};
+use graph::{Graph, OnDemand, Op};
 
 pub use pool::Pool;
 
@@ -45,6 +46,7 @@ pub struct Program {
     inputs: Vec<Aval>,
     consts: Vec<Tensor>,
     values: Vec<Value>,
+    on_demand: Vec<OnDemand<Operand>>,
     instrs: Vec<Instr>,
     /// The values that are results, and the shapes that they have as such.
     outputs: Vec<(usize, Aval)>,
@@ -72,6 +74,8 @@ struct Instr {
     op: Op,
     ins: SmallVec<[Operand; 3]>,
     outs: SmallVec<[usize; 1]>,
+    /// The convolution that one of its operands is.
+    on_demand: Option<usize>,
     /// Where the results go.
     spans: SmallVec<[Span; 1]>,
     /// The first operand dies here and its memory becomes the result's.
@@ -90,6 +94,7 @@ enum Place {
     Input(usize),
     Const(usize),
     Value(usize),
+    OnDemand(usize),
 }
 
 /// Where the first results go, if not into the workspace: each is taken by the instruction that computes it.
@@ -102,6 +107,14 @@ pub struct Workspace {
     placed: usize,
 }
 
+impl Instr {
+    /// What it reads from memory.
+    fn reads<'a>(&'a self, on_demand: &'a [OnDemand<Operand>]) -> impl Iterator<Item = &'a Operand> {
+        let of = self.on_demand.map(|i| &on_demand[i]);
+        self.ins.iter().chain(of.into_iter().flat_map(|conv| [&conv.image, &conv.weights]))
+    }
+}
+
 impl Program {
     /// Traces `f` on inputs of the given shapes and types, and compiles it.
     ///
@@ -112,6 +125,15 @@ impl Program {
     where
         F: for<'t> FnOnce(&'t Tape, &[Var<'t>]) -> Vec<Var<'t>>,
     {
+        Program::trace_with(inputs, f, on_demand::LARGE)
+    }
+
+    /// [`Program::trace`] where the result of a convolution of few terms is not kept from so many bytes on.
+    #[track_caller]
+    fn trace_with<F>(inputs: &[Aval], f: F, large: usize) -> Program
+    where
+        F: for<'t> FnOnce(&'t Tape, &[Var<'t>]) -> Vec<Var<'t>>,
+    {
         let tape = Tape::tracing();
         let outputs: Vec<_> = {
             let vars: Vec<Var<'_>> = inputs.iter().enumerate().map(|(i, &aval)| tape.input(i, aval)).collect();
@@ -119,7 +141,7 @@ impl Program {
         };
         let (nodes, outputs) = optimise::optimise(tape.into_nodes(), outputs);
         let graph = fuse::fuse(Graph::new(nodes, outputs)).without_barriers();
-        plan::plan(inputs.to_vec(), beside::beside(feed::feed(graph)))
+        plan::plan(inputs.to_vec(), beside::beside(on_demand::on_demand(feed::feed(graph), large)))
     }
 
     /// Shapes and types of the inputs.

@@ -3,7 +3,7 @@
 use metaforge_kernels::Span;
 use smallvec::{SmallVec, smallvec};
 
-use super::graph::{Graph, Op, Origin, Use};
+use super::graph::{Graph, OnDemand, Op, Origin, Use};
 use super::{Instr, LARGE, Operand, Place, Program, Value};
 use crate::aval::Aval;
 use crate::prim::Prim;
@@ -12,7 +12,7 @@ use crate::prim::Prim;
 pub(super) fn plan(inputs: Vec<Aval>, mut graph: Graph) -> Program {
     // An output that is an input or a constant is copied, so that every result lies in the arena.
     let outputs: Vec<Use> = std::mem::take(&mut graph.outputs).into_iter().map(|output| graph.owned(output)).collect();
-    let Graph { values, eqns, consts, .. } = graph;
+    let Graph { values, eqns, consts, on_demand, .. } = graph;
     // Only what instructions compute has a place in the arena.
     let mut number = vec![usize::MAX; values.len()];
     let mut planned: Vec<Value> = Vec::new();
@@ -29,19 +29,30 @@ pub(super) fn plan(inputs: Vec<Aval>, mut graph: Graph) -> Program {
             Origin::Input(i) => Place::Input(i),
             Origin::Const(i) => Place::Const(i),
             Origin::Eqn(_) => Place::Value(number[x.val]),
+            Origin::OnDemand(i) => Place::OnDemand(i),
         };
         Operand { place, aval: x.aval }
     };
+    let conv_of = |x: &Use| match values[x.val].1 {
+        Origin::OnDemand(i) => Some(i),
+        Origin::Input(_) | Origin::Const(_) | Origin::Eqn(_) => None,
+    };
+    let on_demand = on_demand
+        .into_iter()
+        .map(|conv| OnDemand { image: operand(&conv.image), weights: operand(&conv.weights), dims: conv.dims })
+        .collect();
     let instrs = eqns.into_iter().map(|eqn| Instr {
         ins: eqn.ins.iter().map(operand).collect(),
         outs: eqn.outs.iter().map(|&val| number[val]).collect(),
+        on_demand: eqn.ins.iter().find_map(conv_of),
         op: eqn.op,
         spans: SmallVec::new(),
         in_place: false,
     });
     let instrs = instrs.collect();
     let outputs = outputs.into_iter().map(|output| (number[output.val], output.aval)).collect();
-    let mut program = Program { inputs, consts, values: planned, instrs, outputs, lines: 0, is_large: false };
+    let mut program =
+        Program { inputs, consts, values: planned, on_demand, instrs, outputs, lines: 0, is_large: false };
     program.is_large = program.flops() >= LARGE;
     pack(&mut program);
     mark_results(&mut program);
@@ -52,7 +63,7 @@ pub(super) fn plan(inputs: Vec<Aval>, mut graph: Graph) -> Program {
 fn mark_results(program: &mut Program) {
     let mut uses = vec![0; program.values.len()];
     for instr in &program.instrs {
-        for operand in &instr.ins {
+        for operand in instr.reads(&program.on_demand) {
             if let Place::Value(i) = operand.place {
                 uses[i] += 1;
             }
@@ -87,7 +98,7 @@ fn pack(program: &mut Program) {
         for &value in &instr.outs {
             last_use[value] = at;
         }
-        for operand in &instr.ins {
+        for operand in instr.reads(&program.on_demand) {
             if let Place::Value(i) = operand.place {
                 last_use[i] = at;
             }
@@ -100,8 +111,7 @@ fn pack(program: &mut Program) {
     for (at, instr) in program.instrs.iter_mut().enumerate() {
         let dying: SmallVec<[usize; 4]> = {
             let mut dying: SmallVec<[usize; 4]> = instr
-                .ins
-                .iter()
+                .reads(&program.on_demand)
                 .filter_map(|o| match o.place {
                     Place::Value(i) if last_use[i] == at => Some(i),
                     _ => None,

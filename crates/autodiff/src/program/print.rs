@@ -15,6 +15,9 @@ impl fmt::Display for Program {
         for (i, value) in self.consts.iter().enumerate() {
             writeln!(f, "const{i}: {value:?}")?;
         }
+        for (i, conv) in self.on_demand.iter().enumerate() {
+            writeln!(f, "conv{i} = {:?}({}, {})  on demand", conv.dims, conv.image, conv.weights)?;
+        }
         for instr in &self.instrs {
             let ins: Vec<String> = instr.ins.iter().map(Operand::to_string).collect();
             let outs: Vec<String> = instr.outs.iter().map(|i| format!("%{i}: {}", self.values[*i].aval)).collect();
@@ -47,6 +50,7 @@ impl fmt::Display for Operand {
             Place::Input(i) => write!(f, "in{i}"),
             Place::Const(i) => write!(f, "const{i}"),
             Place::Value(i) => write!(f, "%{i}"),
+            Place::OnDemand(i) => write!(f, "conv{i}"),
         }
     }
 }

@@ -4,7 +4,7 @@ use metaforge_kernels::fused::{In, MAX_OPERANDS, Out};
 use metaforge_kernels::{self as kernels, Par};
 use smallvec::SmallVec;
 
-use super::graph::Op;
+use super::graph::{OnDemand, Op};
 use super::{Instr, Operand, Place, Program, Workspace};
 use crate::aval::DType;
 use crate::eval::{Tagged, eval, eval_in_place};
@@ -12,6 +12,11 @@ use crate::tensor::Tensor;
 use crate::view::{Slice, SliceMut, View};
 
 impl Program {
+    /// The convolution that one of its operands is.
+    fn conv_of(&self, instr: &Instr) -> Option<&OnDemand<Operand>> {
+        instr.on_demand.map(|i| &self.on_demand[i])
+    }
+
     pub(super) fn step(
         &self,
         instr: &Instr,
@@ -30,6 +35,7 @@ impl Program {
                 Place::Input(i) => inputs[i].bytes(),
                 Place::Const(i) => self.consts[i].bytes(),
                 Place::Value(i) => rest.read(self.values[i].span),
+                Place::OnDemand(i) => unreachable!("convolution {i} is not in memory"),
             };
             View { aval: operand.aval, data: Slice::of(operand.aval.dtype, bytes) }
         };
@@ -45,23 +51,26 @@ impl Program {
                 eval(prim, &views, &self.values[instr.outs[0]].aval, out, par);
             }
             other => match instr.ins[0].aval.dtype {
-                DType::F64 => lowered::<f64>(other, instr, view, outs, par),
-                DType::F32 => lowered::<f32>(other, instr, view, outs, par),
+                DType::F64 => lowered::<f64>(other, instr, self.conv_of(instr), view, outs, par),
+                DType::F32 => lowered::<f32>(other, instr, self.conv_of(instr), view, outs, par),
                 DType::U32 => unreachable!("{other} works on floating-point numbers"),
             },
         }
     }
 }
 
-/// An operation that is no primitive.
+/// An operation that is no primitive, with the convolution that one of its operands is.
 #[inline(always)]
 fn lowered<'a, T: Tagged>(
     op: &Op,
     instr: &Instr,
+    conv: Option<&'a OnDemand<Operand>>,
     view: impl Fn(&Operand) -> View<'a>,
     mut outs: impl Iterator<Item = SliceMut<'a>>,
     par: Par,
 ) {
+    let conv = conv.map(|c| kernels::OnDemand::new(&c.dims, T::of(&view(&c.image)), T::of(&view(&c.weights))));
+    let conv = conv.as_ref();
     let x = |i: usize| T::of(&view(&instr.ins[i]));
     let mut two = || match (outs.next(), outs.next()) {
         (Some(a), Some(b)) => (T::of_mut(a), T::of_mut(b)),
@@ -71,6 +80,9 @@ fn lowered<'a, T: Tagged>(
         Op::Statistics { eps } => {
             let s = instr.ins[0].aval.shape;
             let (mean, rstd) = two();
+            if let Some(conv) = conv {
+                return kernels::statistics_of(par, conv, *eps, mean, rstd);
+            }
             kernels::statistics(par, x(0), s[0], s[1], s[2], *eps, mean, rstd);
         }
         Op::Coefficients { rows } => {
@@ -78,7 +90,7 @@ fn lowered<'a, T: Tagged>(
             kernels::grad_coefficients(x(0), x(1), x(2), *rows, slope, shift);
         }
         Op::Fused { passes, inputs } => {
-            let (ins, params) = operands(&instr.ins, *inputs, &view);
+            let (ins, params) = operands(&instr.ins, *inputs, conv, &view);
             let mut results: List<Out<'_, T>> = SmallVec::new();
             for out in outs {
                 results.push(match out {
@@ -90,7 +102,7 @@ fn lowered<'a, T: Tagged>(
         }
         Op::FusedWeightGrad { fusion, inputs, dims } => {
             let Some((image, of_pass)) = instr.ins.split_last() else { unreachable!("{op} has an image") };
-            let (ins, params) = operands(of_pass, *inputs, &view);
+            let (ins, params) = operands(of_pass, *inputs, conv, &view);
             let Some(dw) = outs.next() else { unreachable!("{op} has a result") };
             kernels::fused_weight_grad(par, fusion, &ins, &params, dims, T::of(&view(image)), T::of_mut(dw));
         }
@@ -103,13 +115,21 @@ type List<T> = SmallVec<[T; MAX_OPERANDS]>;
 
 /// The inputs and the parameters of a pass.
 #[inline(always)]
-fn operands<'a, T: Tagged>(
+fn operands<'a, 'c, T: Tagged>(
     operands: &[Operand],
     inputs: usize,
+    conv: Option<&'c kernels::OnDemand<'a, T>>,
     view: impl Fn(&Operand) -> View<'a>,
-) -> (List<In<'a, T>>, List<&'a [T]>) {
+) -> (List<In<'c, T>>, List<&'c [T]>)
+where
+    'a: 'c,
+{
     let (mut ins, mut params) = (SmallVec::new(), SmallVec::new());
     for operand in &operands[..inputs] {
+        if let (Place::OnDemand(_), Some(conv)) = (operand.place, conv) {
+            ins.push(In::Conv(conv));
+            continue;
+        }
         let view = view(operand);
         ins.push(match view.data {
             Slice::U32(x) => In::Index(x),

@@ -35,23 +35,69 @@ pub(super) fn forward<T: Real>(
         y.fill(T::ZERO);
         return;
     }
+    match way(kernels, dims, out) {
+        Way::Thin => {
+            let job = Thin { kernels, pass: Pass::Forward, dims, out, source: x, result: SendPtr::new(y) };
+            // SAFETY: the lengths were checked by the caller, and y is ours alone.
+            unsafe { job.run(par, w) }
+        }
+        Way::Winograd(points) => by_winograd(kernels, par, dims, out, points, x, w, y),
+        Way::Direct => direct(kernels, dims, out, x, w, SendPtr::new(y), |job| {
+            let (rows, co, wide) = (dims.taps() * dims.group_ci(), dims.group_co(), kernels.wide);
+            // SAFETY: as above.
+            let run = |job: Correlation<T>| unsafe { job.run(par) };
+            if dims.groups == 1 && Weights::<T>::worth_packing(dims.n * out[0] * out[1], co, wide) {
+                scratch::with::<T, _>(Slot::Panels, panels_len(rows, co, wide), |packed| {
+                    pack(par, w, co, co, wide, packed);
+                    run(Correlation { weights: Weights::packed(packed, [rows, co], wide), ..job });
+                });
+            } else {
+                run(job);
+            }
+        }),
+    }
+}
+
+/// How a forward pass is computed.
+enum Way {
+    Thin,
+    Winograd(Points),
+    Direct,
+}
+
+fn way<T: Real>(kernels: &Kernels<T>, dims: &ConvDims, out: [usize; 2]) -> Way {
     if is_thin(Pass::Forward, dims, out, kernels.lanes) {
-        let job = Thin { kernels, pass: Pass::Forward, dims, out, source: x, result: SendPtr::new(y) };
-        // SAFETY: the lengths were checked by the caller, and y is ours alone.
-        return unsafe { job.run(par, w) };
+        return Way::Thin;
     }
     let phases = dims.stride[0] * dims.stride[1];
-    if let Some(points) = winograd::points(dims, out, [phases * dims.ci, dims.co], kernels.lanes) {
-        return by_winograd(kernels, par, dims, out, points, x, w, y);
-    }
+    let points = winograd::points(dims, out, [phases * dims.ci, dims.co], kernels.lanes);
+    points.map_or(Way::Direct, Way::Winograd)
+}
+
+/// Whether each number of such a result is one sum over all taps, those on padding included, in order.
+pub(super) fn is_plain<T: Real>(dims: &ConvDims, out: [usize; 2]) -> bool {
+    let kernels = kernels::<T>();
+    matches!(way(kernels, dims, out), Way::Direct)
+        && direct(kernels, dims, out, &[], &[], SendPtr::NULL, |job| !job.is_by_position())
+}
+
+/// Calls `f` with the direct way.
+fn direct<T: Real, R>(
+    kernels: &'static Kernels<T>,
+    dims: &ConvDims,
+    out: [usize; 2],
+    x: &[T],
+    w: &[T],
+    y: SendPtr<T>,
+    f: impl FnOnce(Correlation<T>) -> R,
+) -> R {
     let (ci, co) = (dims.group_ci(), dims.group_co());
     scratch::with::<Tap, _>(Slot::Taps, dims.taps(), |taps| {
-        let y = SendPtr::new(y);
         for (i, tap) in taps.iter_mut().enumerate() {
             let at = |axis: usize, index: usize| (index * dims.dilation[axis]) as isize - dims.pad[axis][0] as isize;
             *tap = Tap { at: [at(0, i / dims.kernel[1]), at(1, i % dims.kernel[1])], row: (i * ci) as isize };
         }
-        let job = Correlation {
+        f(Correlation {
             kernels,
             images: Images { data: x, hw: dims.hw, c: dims.ci },
             n: dims.n,
@@ -66,19 +112,8 @@ pub(super) fn forward<T: Real>(
             out_origin: 0,
             out_image: out[0] * out[1] * dims.co,
             out_step: [out[1] * dims.co, dims.co],
-        };
-        let (rows, wide) = (dims.taps() * ci, kernels.wide);
-        // SAFETY: y has exactly n x oh x ow x co elements, w those of every tap (both checked by the caller), and y is ours alone.
-        let run = |job: Correlation<T>| unsafe { job.run(par) };
-        if dims.groups == 1 && Weights::<T>::worth_packing(dims.n * out[0] * out[1], co, wide) {
-            scratch::with::<T, _>(Slot::Panels, panels_len(rows, co, wide), |packed| {
-                pack(par, w, co, co, wide, packed);
-                run(Correlation { weights: Weights::packed(packed, [rows, co], wide), ..job });
-            });
-        } else {
-            run(job);
-        }
-    });
+        })
+    })
 }
 
 /// [`forward`] by these points.

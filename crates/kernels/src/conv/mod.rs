@@ -9,6 +9,7 @@
 mod correlate;
 mod forward;
 mod input_grad;
+mod on_demand;
 mod positions;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,8 @@ mod winograd;
 
 pub(crate) use forward::conv;
 pub(crate) use input_grad::conv_input_grad;
+pub use on_demand::OnDemand;
+pub(crate) use on_demand::Reader;
 pub(crate) use weight_grad::{conv_weight_grad, conv_weight_grad_of, goes_by_images};
 
 /// The shape of a convolution: x `[n, h, w, ci]`, weights `[kh, kw, ci / groups, co]`, y `[n, oh, ow, co]`.

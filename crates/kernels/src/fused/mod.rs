@@ -18,6 +18,7 @@ mod weight_grad;
 
 use std::any::TypeId;
 
+use crate::conv::{OnDemand, Reader};
 use crate::fold::fold;
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::prefetch::prefetch;
@@ -117,13 +118,15 @@ pub struct Sum {
     pub pooled: bool,
 }
 
-/// An operand in memory.
+/// An operand.
 #[derive(Clone, Copy, Debug)]
 pub enum In<'a, T> {
     /// Numbers.
     Float(&'a [T]),
     /// Indices of windows.
     Index(&'a [u32]),
+    /// Numbers that are computed where they are read; of one input at most.
+    Conv(&'a OnDemand<'a, T>),
 }
 
 /// A result in memory.
@@ -267,6 +270,14 @@ impl Fusion {
         &self.sums
     }
 
+    /// Whether input `i` may be a convolution on demand of so many pixels and channels: it has an element for each pixel, and a unit is some whole
+    /// pixels.
+    pub fn takes_conv(&self, i: usize, pixels: usize, channels: usize) -> bool {
+        self.inputs.get(i) == Some(&Kind::Pixels)
+            && self.elements == pixels * channels
+            && self.unit(Kind::Pixels).is_multiple_of(channels)
+    }
+
     /// Elements of a unit of a kind.
     #[inline(always)]
     fn unit(&self, kind: Kind) -> usize {
@@ -349,7 +360,15 @@ impl Step {
 #[track_caller]
 pub(crate) fn fused<T: Real>(par: Par, fusion: &Fusion, ins: &[In<'_, T>], params: &[&[T]], outs: &mut [Out<'_, T>]) {
     let (input, output) = (inputs(fusion, ins, params), outputs(fusion, outs));
-    Job { fusion, params, input: &input, output: &output, is_kept: true }.run(par);
+    Job { fusion, params, input: &input, output: &output, conv: conv(ins), is_kept: true }.run(par);
+}
+
+/// The input that is a convolution on demand.
+fn conv<'a, T: Real>(ins: &[In<'a, T>]) -> Option<(usize, &'a OnDemand<'a, T>)> {
+    ins.iter().enumerate().find_map(|(i, x)| match x {
+        In::Conv(conv) => Some((i, *conv)),
+        In::Float(_) | In::Index(_) => None,
+    })
 }
 
 /// Checks what a pass writes, and where it goes.
@@ -374,12 +393,19 @@ fn inputs<T: Real>(fusion: &Fusion, ins: &[In<'_, T>], params: &[&[T]]) -> [Memo
         assert!(x.len() == fusion.period || x.len() == 1, "fused: {} numbers for {} columns", x.len(), fusion.period);
     }
     let mut input = [Memory::NONE; MAX_OPERANDS];
-    for ((m, x), &kind) in input.iter_mut().zip(ins).zip(&fusion.inputs) {
+    let mut convs = 0;
+    for (i, ((m, x), &kind)) in input.iter_mut().zip(ins).zip(&fusion.inputs).enumerate() {
         *m = match x {
             In::Float(x) => Memory::of(fusion, x.as_ptr().cast_mut(), x.len(), kind),
             In::Index(x) => Memory::of(fusion, x.as_ptr().cast_mut(), x.len(), kind),
+            In::Conv(x) => {
+                assert!(fusion.takes_conv(i, x.pixels(), x.channels()), "fused: input {i} as a convolution");
+                convs += 1;
+                Memory::NONE
+            }
         };
     }
+    assert!(convs <= 1, "fused: {convs} convolutions on demand");
     input
 }
 
@@ -408,6 +434,8 @@ struct Job<'a, T> {
     params: &'a [&'a [T]],
     input: &'a [Memory; MAX_OPERANDS],
     output: &'a [Memory; MAX_OPERANDS],
+    /// Which input is no memory but a convolution.
+    conv: Option<(usize, &'a OnDemand<'a, T>)>,
     /// Whether the results stay in memory; otherwise they are read at once, and units that are not touched here are wanted soon.
     is_kept: bool,
 }
@@ -466,11 +494,14 @@ impl<T: Real> Job<'_, T> {
         let lanes = rows.as_ref().map_or(0, |(p, ..)| 2 * p.lanes);
         let spare = if touched[0] < owned { f.outputs.len() * full } else { 0 };
         let temps = f.temps.iter().map(|&is_wide| room[usize::from(is_wide)]).sum();
-        let sizes = [temps, f.params * spread, f.sums.len() * lanes, spare];
+        let (made, window) = self.conv.map_or((0, 0), |(_, conv)| (units * full, conv.room()));
+        let sizes = [temps, f.params * spread, f.sums.len() * lanes, spare, made, window];
         scratch::with::<T, _>(Slot::Fused, sizes.iter().sum(), |scratch| {
             let (temps, rest) = scratch.split_at_mut(sizes[0]);
             let (params, rest) = rest.split_at_mut(sizes[1]);
-            let (lanes, spares) = rest.split_at_mut(sizes[2]);
+            let (lanes, rest) = rest.split_at_mut(sizes[2]);
+            let (spares, rest) = rest.split_at_mut(sizes[3]);
+            let (made, window) = rest.split_at_mut(sizes[4]);
             for (to, x) in params.chunks_exact_mut(spread).zip(self.params) {
                 match x {
                     [x] => to.fill(*x),
@@ -485,7 +516,8 @@ impl<T: Real> Job<'_, T> {
             }
             let columns = rows.map(|(partition, range, into)| ColumnSums::new(partition, range, lanes, into));
             let (params, spares) = (SendPtr::new(params), SendPtr::new(spares));
-            dispatch(Tiles { job: self, touched, owned, units, spread, temp: &temp, params, spares, columns });
+            let conv = self.conv.map(|(_, conv)| (conv.reader(window), made));
+            dispatch(Tiles { job: self, touched, owned, units, spread, temp: &temp, params, spares, columns, conv });
         });
     }
 }
@@ -505,7 +537,7 @@ fn repeat<T: Real>(x: &[T], to: &mut [T]) {
 type Rows<'a, T> = (&'a Partition, [usize; 2], &'a dyn Fn(usize) -> SendPtr<T>);
 
 /// The tiles of a piece.
-struct Tiles<'a, T> {
+struct Tiles<'a, T: 'static> {
     job: &'a Job<'a, T>,
     touched: [usize; 2],
     owned: usize,
@@ -518,6 +550,8 @@ struct Tiles<'a, T> {
     /// Where outputs of a unit go that is not to be written.
     spares: SendPtr<T>,
     columns: Option<ColumnSums<'a, T>>,
+    /// What computes an input, and where it leaves that of the units taken at once.
+    conv: Option<(Reader<'a, T>, &'a mut [T])>,
 }
 
 impl<T: Real> Kernel for Tiles<'_, T> {
@@ -536,6 +570,10 @@ impl<T: Real> Kernel for Tiles<'_, T> {
             let at = At { unit, is_owned };
             let ahead = count * (AHEAD / (count * full)).max(1);
             let goes_on = unit + ahead < until;
+            if let (Some((reader, made)), Some((_, conv))) = (&mut self.conv, self.job.conv) {
+                let pixels = [unit, unit + count].map(|unit| unit * (full / conv.channels()));
+                reader.read(pixels, &mut made[..count * full]);
+            }
             let mut patch = Patch::first(f, unit, count);
             let mut done = [0; 2];
             loop {
@@ -593,6 +631,10 @@ impl<T: Real> Tiles<'_, T> {
                 Kind::Windows | Kind::Indices => 1,
                 Kind::Columns => continue,
             };
+            if m.stride == 0 {
+                // Computed, not read.
+                continue;
+            }
             let base = m.pointer.get().wrapping_add(unit * m.stride);
             prefetch(base.cast::<T>(), [first[i], last[i]], part);
         }
@@ -603,7 +645,10 @@ impl<T: Real> Tiles<'_, T> {
     fn pointer(&self, place: Place, at: &At) -> *mut u8 {
         let memory = |m: &Memory| m.pointer.get().wrapping_add(at.unit * m.stride);
         match place {
-            Place::Input(i) => memory(&self.job.input[i]),
+            Place::Input(i) => match &self.conv {
+                Some((_, made)) if self.job.conv.is_some_and(|(conv, _)| conv == i) => made.as_ptr().cast_mut().cast(),
+                _ => memory(&self.job.input[i]),
+            },
             Place::Output(i) if at.is_owned => memory(&self.job.output[i]),
             Place::Output(i) => self.spares.add(i * self.job.fusion.unit(Kind::Pixels)).get().cast(),
             Place::Temp(i) => self.temp[i].get(),
