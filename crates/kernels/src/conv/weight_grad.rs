@@ -22,10 +22,8 @@ const LONG: usize = 16;
 /// Elements that are gathered at a time: with those of g they fit the second-level cache.
 const GATHERED: usize = 1 << 16;
 
-/// Pieces that the rows are cut into for each thread, so that one which is held up delays the others little.
-const PIECES: usize = 2;
-/// Rows of a piece, at least, where there are more pieces than threads.
-const LEAST_ROWS: usize = 8 * ROWS;
+/// Rows from which on it is worth it to gather the pixels of x and to pack those of g.
+const MANY_ROWS: usize = 8 * ROWS;
 /// Rows that are too few to be cut: the images are, instead.
 const FEW_ROWS: usize = 4 * ROWS;
 /// Parts that the images are then cut into; sums are added part by part, whatever the threads.
@@ -275,13 +273,9 @@ impl<'a, T: Real> Product<'a, T> {
         let rows = self.rows();
         let grain = match par {
             Par::Seq => rows,
-            // A row is one chain of multiply-adds, wherever its piece begins, so the number of pieces may follow the threads. Every piece copies the
-            // pixels for itself, at the price of some ten rows of arithmetic.
-            Par::Rayon => {
-                let threads = rayon::current_num_threads();
-                let pieces = (PIECES * threads).min((rows / LEAST_ROWS).max(threads));
-                rows.div_ceil(pieces).max(2 * ROWS).next_multiple_of(ROWS)
-            }
+            // A row is one chain of multiply-adds, wherever its piece begins, so there may be a piece for each thread. More would cost: every piece
+            // copies the pixels for itself, at the price of some ten rows of arithmetic.
+            Par::Rayon => rows.div_ceil(rayon::current_num_threads()).max(2 * ROWS).next_multiple_of(ROWS),
         };
         let by_position = self.is_by_position();
         for_each_range(par, rows, grain, |first, last| {
@@ -373,7 +367,7 @@ impl<'a, T: Real> Product<'a, T> {
 
     /// Whether rows of pixels are so short that sums over them had better run through all pixels of a block, copied tap by tap.
     fn is_gathered(&self) -> bool {
-        self.groups == 1 && self.g.hw[1] < LONG && self.g.c >= self.kernels.wide && self.rows() >= LEAST_ROWS
+        self.groups == 1 && self.g.hw[1] < LONG && self.g.c >= self.kernels.wide && self.rows() >= MANY_ROWS
     }
 
     /// [`Product::block`] with the pixels of x gathered tap by tap, `[pixel, tap, channel]`, as many taps at a time as stay in the second-level cache
