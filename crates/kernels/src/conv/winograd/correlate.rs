@@ -20,6 +20,12 @@ use crate::scratch::{self, Slot};
 const BLOCK: usize = 1 << 16;
 /// Blocks that a call is cut into for threads, if it is large enough.
 const BLOCKS: usize = 16;
+/// Transformed weights, in elements, that a block of tiles no longer finds in the second-level cache: they are then read plane by plane, each once.
+const LARGE: usize = 3 << 18;
+/// Elements of the tiles, and of their products, that are then in memory at a time.
+const ROUND: usize = 1 << 22;
+/// Tiles that a thread then transforms at a time.
+const TILES: usize = 8;
 
 /// `y[first + (i, j) y_stride, o]` is the sum over phases, taps a, b and channels of
 /// `x[origin + (i + a, j + b) x_stride, c] w[tap + (a, b) stride, c, o]`; x is zero outside.
@@ -64,6 +70,15 @@ impl<T: Real> Correlation<'_, T> {
         self.phases.len() * self.x.c
     }
 
+    /// Columns of the transformed weights that lie side by side, as many as a tile of the products reads; what goes beyond lies in a panel of its own.
+    fn row(&self) -> usize {
+        self.cols.min(self.kernels.wide)
+    }
+
+    fn panels(&self) -> usize {
+        self.cols.div_ceil(self.row())
+    }
+
     /// With tiles of `M x M` pixels, `N` = M + K - 1, for `K x K` taps.
     ///
     /// # Safety
@@ -72,7 +87,7 @@ impl<T: Real> Correlation<'_, T> {
     where
         Input: Line<N, N>,
     {
-        let plane = self.depth() * self.cols + gap::<T>();
+        let plane = self.depth() * self.panels() * self.row() + gap::<T>();
         let grid = [0, 1].map(|i| (self.out[i] - self.first[i]).div_ceil(self.y_stride).div_ceil(M));
         let total = self.n * grid[0] * grid[1];
         // So many tiles are as large as half of the weights, which every block reads.
@@ -85,6 +100,10 @@ impl<T: Real> Correlation<'_, T> {
         scratch::with::<T, _>(Slot::Weights, N * N * plane, |u| {
             self.weights::<K, N>(par, u, plane);
             let u = &*u;
+            if N * N * self.depth() * self.cols > LARGE {
+                // SAFETY: passed on.
+                return unsafe { self.by_planes::<M, N>(par, grid, u, plane) };
+            }
             for_each_range(par, total.div_ceil(block), 1, |first, last| {
                 for i in first..last {
                     let [first, last, next] =
@@ -96,26 +115,137 @@ impl<T: Real> Correlation<'_, T> {
         });
     }
 
-    /// The transformed weights, a plane `[phase, c, cols]` for each of the `N x N` values.
+    /// The transformed weights, a plane `[panel, phase, c, row]` for each of the `N x N` values.
     fn weights<const K: usize, const N: usize>(&self, par: Par, u: &mut [T], plane: usize) {
         let len = self.x.c * self.cols;
         let side = K * self.stride;
-        assert!(self.w.len() == side * side * len && u.len() == N * N * plane && self.phases.len() * len <= plane);
+        assert!(self.w.len() == side * side * len && u.len() == N * N * plane);
+        assert!(self.depth() * self.panels() * self.row() <= plane);
         assert!(self.phases.iter().all(|phase| phase.tap.iter().all(|&tap| tap < self.stride)));
         let to = SendPtr::new(u);
         for_each_piece(par, self.phases.len(), len, |phase, first, count| {
             let [top, left] = self.phases[phase].tap;
-            let job = Planes::<T, Weights, K, N> {
-                line: PhantomData,
-                from: self.w[(top * side + left) * len + first..].as_ptr(),
-                from_step: [self.stride * side * len, self.stride * len],
-                to: to.get().wrapping_add(phase * len + first),
-                to_step: [N * plane, plane],
-                len: count,
-            };
-            // SAFETY: elements of K^2 taps and of N^2 planes, whose sizes were checked; pieces are disjoint.
-            unsafe { job.run(self.kernels.isa) }
+            let mut at = first;
+            while at < first + count {
+                // As far as the weights lie side by side on both sides.
+                let (c, col) = (at / self.cols, at % self.cols);
+                let (panel, within) = (col / self.row(), col % self.row());
+                let (run, rest) = (self.row().min(self.cols - panel * self.row()) - within, first + count - at);
+                let run = if self.panels() == 1 { rest } else { run.min(rest) };
+                let row = panel * self.depth() + phase * self.x.c + c;
+                let job = Planes::<T, Weights, K, N> {
+                    line: PhantomData,
+                    from: self.w[(top * side + left) * len + at..].as_ptr(),
+                    from_step: [self.stride * side * len, self.stride * len],
+                    to: to.get().wrapping_add(row * self.row() + within),
+                    to_step: [N * plane, plane],
+                    len: run,
+                };
+                // SAFETY: elements of K^2 taps and of N^2 planes, whose sizes were checked; pieces are disjoint.
+                unsafe { job.run(self.kernels.isa) }
+                at += run;
+            }
         });
+    }
+
+    /// All tiles where the transformed weights are large: those of one plane after the other stay in the cache while all tiles are multiplied with
+    /// them, at the price of tiles and products that lie in memory meanwhile.
+    ///
+    /// # Safety
+    /// See [`Correlation::run`].
+    unsafe fn by_planes<const M: usize, const N: usize>(&self, par: Par, grid: [usize; 2], u: &[T], u_plane: usize)
+    where
+        Input: Line<N, N>,
+    {
+        let (depth, cols, total) = (self.depth(), self.cols, self.n * grid[0] * grid[1]);
+        let rounds = (total * N * N * (depth + cols)).div_ceil(ROUND).clamp(1, total);
+        let round = total.div_ceil(rounds);
+        let (v_plane, z_plane) = (round * depth + gap::<T>(), round * cols + gap::<T>());
+        let origin = self.first.map(|x| x as isize);
+        let result = Grid { tiles: grid, step: M, stride: self.y_stride, origin, hw: self.out };
+        scratch::with::<T, _>(Slot::Window, N * N * v_plane + self.x.c, |v| {
+            let (v, zeros) = v.split_at_mut(N * N * v_plane);
+            zeros.fill(T::ZERO);
+            let zeros = &*zeros;
+            scratch::with::<T, _>(Slot::Panels, N * N * z_plane, |z| {
+                for start in (0..total).step_by(round) {
+                    let count = round.min(total - start);
+                    let (v_to, z_to) = (SendPtr::new(v), SendPtr::new(z));
+                    for_each_range(par, count, TILES, |first, last| {
+                        let tiles = [start + first, start + last];
+                        // SAFETY: the planes have a row of `depth` elements for each tile of a round, and ranges are disjoint.
+                        unsafe {
+                            self.gather::<M, N>(grid, tiles, zeros, v_to.get().wrapping_add(first * depth), v_plane)
+                        }
+                    });
+                    let v = &*v;
+                    for_each_range(par, N * N * self.panels(), 1, |low, high| {
+                        for piece in low..high {
+                            let (p, panel) = (piece / self.panels(), piece % self.panels());
+                            let channels = (cols - panel * self.row()).min(self.row());
+                            let u = &u[p * u_plane + panel * depth * self.row()..];
+                            let z = z_to.get().wrapping_add(p * z_plane + panel * self.row());
+                            // SAFETY: each piece is some columns of a plane of the products, which has a row for each tile.
+                            unsafe { self.product(&v[p * v_plane..][..count * depth], u, channels, z, cols) }
+                        }
+                    });
+                    let z = &*z;
+                    for_each_range(par, count, TILES, |first, last| {
+                        scratch::with::<T, _>(Slot::Spare, cols, |spill| {
+                            let job = Emit::<T, Output, N, M> {
+                                line: PhantomData,
+                                from: &z[first * cols..],
+                                plane: z_plane,
+                                grid: result,
+                                tiles: [start + first, start + last],
+                                channels: cols,
+                                to: self.y.get(),
+                                c: cols,
+                                spill,
+                            };
+                            // SAFETY: these tiles are ours, by the caller's word, and ranges are disjoint.
+                            unsafe { job.run(self.kernels.isa) }
+                        });
+                    });
+                }
+            });
+        });
+    }
+
+    /// The transformed pixels of some tiles, all phases, to planes with a row of `depth` elements for each.
+    ///
+    /// # Safety
+    /// These rows are writable, and nobody else uses them meanwhile.
+    unsafe fn gather<const M: usize, const N: usize>(
+        &self,
+        grid: [usize; 2],
+        tiles: [usize; 2],
+        zeros: &[T],
+        to: *mut T,
+        plane: usize,
+    ) where
+        Input: Line<N, N>,
+    {
+        for (i, phase) in self.phases.iter().enumerate() {
+            let job = Gather::<T, Input, Input, N, N, N> {
+                line: PhantomData,
+                images: self.x,
+                grid: self.source::<M>(grid, phase),
+                tiles,
+                channels: [0, self.x.c],
+                zeros,
+                to: to.wrapping_add(i * self.x.c),
+                row: self.depth(),
+                plane,
+            };
+            // SAFETY: passed on; each phase has its own part of a row.
+            unsafe { job.run(self.kernels.isa) }
+        }
+    }
+
+    /// The tiles of the image that a phase reads.
+    fn source<const M: usize>(&self, tiles: [usize; 2], phase: &Phase) -> Grid {
+        Grid { tiles, step: M, stride: self.x_stride, origin: phase.origin, hw: self.x.hw }
     }
 
     /// The first tile, the last, and the last of the block that comes after.
@@ -132,33 +262,18 @@ impl<T: Real> Correlation<'_, T> {
         Input: Line<N, N>,
     {
         let tiles = [first, last];
-        let (count, depth, wide) = (last - first, self.depth(), self.cols.min(self.kernels.wide));
+        let (count, depth, wide) = (last - first, self.depth(), self.row());
         let (v_plane, z_plane) = (count * depth + gap::<T>(), count * wide + gap::<T>());
-        let source =
-            |phase: &Phase| Grid { tiles: grid, step: M, stride: self.x_stride, origin: phase.origin, hw: self.x.hw };
         let origin = self.first.map(|x| x as isize);
         let result = Grid { tiles: grid, step: M, stride: self.y_stride, origin, hw: self.out };
         // What comes after the products, asked for while they are computed.
-        let ahead = source(&self.phases[0]).span([last, next], N).map(|p| p * self.x.c);
+        let ahead = self.source::<M>(grid, &self.phases[0]).span([last, next], N).map(|p| p * self.x.c);
         let below = result.span(tiles, M).map(|p| p * self.cols);
         scratch::with::<T, _>(Slot::Window, N * N * v_plane + self.x.c, |v| {
             let (v, zeros) = v.split_at_mut(N * N * v_plane);
             zeros.fill(T::ZERO);
-            for (i, phase) in self.phases.iter().enumerate() {
-                let job = Gather::<T, Input, Input, N, N, N> {
-                    line: PhantomData,
-                    images: self.x,
-                    grid: source(phase),
-                    tiles,
-                    channels: [0, self.x.c],
-                    zeros,
-                    to: v[i * self.x.c..].as_mut_ptr(),
-                    row: depth,
-                    plane: v_plane,
-                };
-                // SAFETY: the planes have `count` rows of `depth` elements, of which this phase's are written.
-                unsafe { job.run(self.kernels.isa) }
-            }
+            // SAFETY: the planes have `count` rows of `depth` elements.
+            unsafe { self.gather::<M, N>(grid, tiles, zeros, v.as_mut_ptr(), v_plane) }
             scratch::with::<T, _>(Slot::Panels, N * N * z_plane + wide, |z| {
                 let (z, spill) = z.split_at_mut(N * N * z_plane);
                 for col in (0..self.cols).step_by(wide) {
@@ -171,13 +286,10 @@ impl<T: Real> Correlation<'_, T> {
                         if col == 0 && self.y_stride == 1 {
                             prefetch(self.y.get(), below, [i, N * N]);
                         }
-                        let b = &u[i * u_plane + col..];
-                        self.product(
-                            &v[i * v_plane..],
-                            &b[..(depth - 1) * self.cols + channels],
-                            channels,
-                            &mut z[i * z_plane..][..count * channels],
-                        );
+                        let u = &u[i * u_plane + col * depth..];
+                        let z = z[i * z_plane..][..count * channels].as_mut_ptr();
+                        // SAFETY: a plane of z has `count` rows of so many channels.
+                        unsafe { self.product(&v[i * v_plane..][..count * depth], u, channels, z, channels) }
                     }
                     let job = Emit::<T, Output, N, M> {
                         line: PhantomData,
@@ -197,11 +309,14 @@ impl<T: Real> Correlation<'_, T> {
         });
     }
 
-    /// `z[t, o] = sum v[t, c] u[c, o]`.
-    fn product(&self, v: &[T], u: &[T], cols: usize, z: &mut [T]) {
+    /// `z[t, o] = sum v[t, c] u[c, o]` for the tiles of v and so many columns, of a panel of u.
+    ///
+    /// # Safety
+    /// z has so many writable elements for each tile, `row` from one to the next, and nobody else uses them meanwhile.
+    unsafe fn product(&self, v: &[T], u: &[T], cols: usize, z: *mut T, row: usize) {
         let depth = self.depth();
-        let count = z.len() / cols;
-        assert!(v.len() >= count * depth && u.len() == (depth - 1) * self.cols + cols);
+        let count = v.len() / depth;
+        assert!(cols <= self.row() && u.len() >= (depth - 1) * self.row() + cols);
         let segments = [Segment { a: 0, b: 0, len: depth }];
         for t in (0..count).step_by(ROWS) {
             let rows = (count - t).min(ROWS);
@@ -209,12 +324,12 @@ impl<T: Real> Correlation<'_, T> {
                 a: std::array::from_fn(|i| v.as_ptr().wrapping_add((t + i.min(rows - 1)) * depth)),
                 a_step: 1,
                 b: u.as_ptr(),
-                b_step: self.cols as isize,
+                b_step: self.row() as isize,
                 segments: &segments,
-                c: std::array::from_fn(|i| z.as_mut_ptr().wrapping_add((t + i.min(rows - 1)) * cols)),
+                c: std::array::from_fn(|i| z.wrapping_add((t + i.min(rows - 1)) * row)),
                 add: false,
             };
-            // SAFETY: `count` rows of v and z and `depth` rows of u (checked above).
+            // SAFETY: `count` rows of v and `depth` rows of u (checked above); the caller vouches for z.
             unsafe { self.kernels.tile(rows, cols, &tile) }
         }
     }

@@ -82,8 +82,21 @@ fn blocks_of_tiles_are_added_up() {
 }
 
 #[test]
-fn threads_that_share_the_sums_change_no_bit() {
-    for d in [dims(40, 9, 70, 20, 3, 1, 1), dims(40, 12, 33, 9, 4, 2, 1)] {
+fn large_weights_are_taken_plane_by_plane() {
+    // More tiles than one round has, and columns that leave a part of a panel.
+    for d in [dims(400, 2, 150, 150, 3, 1, 1), dims(300, 4, 40, 150, 4, 2, 1)] {
+        let out = d.out_hw().unwrap();
+        let operands =
+            [(d.n * d.hw[0] * d.hw[1] * d.ci, 1), (d.taps() * d.ci * d.co, 2), (d.n * out[0] * out[1] * d.co, 3)]
+                .map(|(len, seed)| noise(len, seed));
+        let [x, w, g] = operands.each_ref().map(Vec::as_slice);
+        check_as::<f32>(crate::simd::isa(), Points::Six, &d, [x, w, g], &naive(&d, x, w, g));
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    for d in [dims(40, 9, 70, 20, 3, 1, 1), dims(40, 12, 33, 9, 4, 2, 1), dims(6, 9, 96, 140, 4, 2, 1)] {
         let [oh, ow] = d.out_hw().unwrap();
         let operands = [(d.n * d.hw[0] * d.hw[1] * d.ci, 1), (d.taps() * d.ci * d.co, 2), (d.n * oh * ow * d.co, 3)]
             .map(|(len, seed)| noise(len, seed));
