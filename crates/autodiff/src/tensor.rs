@@ -228,11 +228,16 @@ impl Tensor {
     /// Takes over the numbers of a view, on all threads of the current rayon pool if there are many. Where nobody shares this tensor's memory and it has
     /// the view's shape and type, the memory is used again.
     pub fn assign(&mut self, view: View<'_>) {
+        self.assign_by(Par::Rayon, view);
+    }
+
+    /// [`Tensor::assign`] on these threads.
+    pub(crate) fn assign_by(&mut self, par: Par, view: View<'_>) {
         match Arc::get_mut(&mut self.data) {
             Some(buffer) if self.aval == view.aval => match view.data {
-                Slice::F32(x) => copy(x, buffer.as_mut_slice()),
-                Slice::F64(x) => copy(x, buffer.as_mut_slice()),
-                Slice::U32(x) => copy(x, buffer.as_mut_slice()),
+                Slice::F32(x) => copy(par, x, buffer.as_mut_slice()),
+                Slice::F64(x) => copy(par, x, buffer.as_mut_slice()),
+                Slice::U32(x) => copy(par, x, buffer.as_mut_slice()),
             },
             _ => *self = view.to_tensor(),
         }
@@ -250,8 +255,8 @@ impl Tensor {
 }
 
 /// Copies all numbers.
-fn copy<T: Copy + Send + Sync>(from: &[T], to: &mut [T]) {
-    for_each_chunk(Par::Rayon, to, MANY, |start, to| to.copy_from_slice(&from[start..start + to.len()]));
+fn copy<T: Copy + Send + Sync>(par: Par, from: &[T], to: &mut [T]) {
+    for_each_chunk(par, to, MANY, |start, to| to.copy_from_slice(&from[start..start + to.len()]));
 }
 
 /// Whether something holds for all numbers.

@@ -152,8 +152,18 @@ impl<T: Real> Job<T, 2> for MomentsOf<'_, T> {
         });
     }
     #[inline(always)]
-    fn line<S: Simd>(self, simd: S, offset: usize, len: usize) -> [T; 2] {
-        self.rows([offset, offset + len], |rows| Moments(rows).line(simd, 0, len))
+    fn line<S: Simd>(self, _: S, offset: usize, len: usize) -> [T; 2] {
+        self.rows([offset, offset + len], |rows| dispatch(LineMoments(rows)))
+    }
+}
+
+struct LineMoments<'a, T>(&'a [T]);
+
+impl<T: Real> Kernel for LineMoments<'_, T> {
+    type Output = [T; 2];
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> [T; 2] {
+        Moments(self.0).line(simd, 0, self.0.len())
     }
 }
 

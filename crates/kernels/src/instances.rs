@@ -128,7 +128,7 @@ instances! {
     fused::fused(par: Par, fusion: &Fusion, ins: &[In<'_, T>], params: &[&[T]], outs: &mut [Out<'_, T>]);
 
     /// Runs fused passes without sums, none of which waits for another; the operands are those of the first, followed by those of the next.
-    /// Panics as [`fused`].
+    /// Panics as [`fused`], and if there are several and one has a sum.
     fused::fused_beside(par: Par, passes: &[Fusion], ins: &[In<'_, T>], params: &[&[T]], outs: &mut [Out<'_, T>]);
 
     /// `dw [KH, KW, C_in / groups, C_out]`: [`conv_weight_grad`] by what [`fused`] computes, which is never in memory as a whole. Panics unless

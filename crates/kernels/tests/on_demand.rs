@@ -109,7 +109,8 @@ fn the_bits_are_those_of_the_convolution_in_memory() {
                 for d in [
                     dims(19, [28, 28], [1, 64], [3, 3], [1, 1]),
                     dims(5, [17, 15], [1, 130], [3, 3], [2, 2]),
-                    dims(50, [17, 19], [3, 17], [2, 2], [1, 1]),
+                    dims(50, [17, 19], [3, 48], [2, 2], [1, 1]),
+                    dims(4, [19, 21], [1, 40], [3, 3], [1, 1]),
                     dims(3, [20, 20], [1, 64], [3, 4], [1, 2]),
                 ] {
                     compare::<f32>(&d, Par::Rayon);
@@ -128,6 +129,11 @@ fn what_goes_another_way_is_not_on_demand() {
     assert!(OnDemand::<f32>::fits(&layer) && OnDemand::<f64>::fits(&layer));
     for other in [
         ConvDims { ci: 64, ..layer },
+        // Idle lanes, an image as large as the result, an image too large to be copied for each piece, no image.
+        ConvDims { co: 17, ..layer },
+        ConvDims { ci: 12, co: 16, kernel: [1, 1], pad: [[0; 2]; 2], hw: [28, 28], stride: [2, 2], ..layer },
+        ConvDims { hw: [100, 100], ..layer },
+        ConvDims { hw: [0, 28], ..layer },
         ConvDims { ci: 2, groups: 2, ..layer },
         ConvDims { dilation: [2, 2], ..layer },
         ConvDims { n: 0, ..layer },
@@ -146,15 +152,18 @@ proptest! {
     fn any_shape_that_fits_gives_the_same_bits(
         n in 1..4usize,
         hw in [1..12usize, 1..12usize],
-        channels in [1..4usize, 1..80usize],
+        ci in 1..4usize,
+        co in prop_oneof![Just(16usize), Just(48), Just(64), 20..80usize],
         kernel in [1..4usize, 1..4usize],
         stride in [1..4usize, 1..4usize],
         pad in [[0..3usize, 0..3usize], [0..3usize, 0..3usize]],
     ) {
-        let d = ConvDims { pad, ..dims(n, hw, channels, kernel, stride) };
+        let d = ConvDims { pad, ..dims(n, hw, [ci, co], kernel, stride) };
         let _alone = alone();
         prop_assume!(OnDemand::<f32>::fits(&d) && OnDemand::<f64>::fits(&d));
-        compare::<f32>(&d, Par::Seq);
-        compare::<f64>(&d, Par::Seq);
+        for par in [Par::Seq, Par::Rayon] {
+            compare::<f32>(&d, par);
+            compare::<f64>(&d, par);
+        }
     }
 }

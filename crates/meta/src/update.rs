@@ -1,4 +1,4 @@
-//! The outer step: mean over the tasks, clipping and the optimiser, compiled as one program.
+//! The outer step, compiled as one program: sums over the groups, means over the tasks, clipping and the optimiser.
 
 use metaforge_autodiff::{Aval, DType, Par, Program, Tensor, Var, Workspace};
 use metaforge_nn::clip::{clip_by_global_norm, clip_by_value, global_norm};
@@ -35,9 +35,11 @@ impl Update {
             let (weights, rest) = x.split_at(params.len());
             let (results, rest) = rest.split_at(groups * sums.len());
             let (state, lr) = rest.split_at(rest.len() - 1);
-            // The groups in their order.
-            let sum = |i: usize| results.iter().skip(i).step_by(sums.len()).copied().reduce(|a, b| a + b);
-            let sums: Vec<Var<'_>> = (0..sums.len()).map(|i| sum(i).expect("a group")).collect();
+            // The groups in their order, all sums of one before those of the next.
+            let (mut sums, rest) = (results[..sums.len()].to_vec(), &results[sums.len()..]);
+            for group in rest.chunks_exact(sums.len()) {
+                sums.iter_mut().zip(group).for_each(|(sum, &more)| *sum = *sum + more);
+            }
             let (sums, learner) = sums.split_at(params.len());
             let mean: Vec<Var<'_>> = sums.iter().map(|&g| g / tasks as f64).collect();
             let count = tape.scalar(tasks as f64, DType::F32);

@@ -7,6 +7,8 @@ use super::graph::{Eqn, Graph, Op, Origin, Val};
 
 /// Elements of the results from which on threads have something to share.
 const SHARED: usize = 1 << 15;
+/// Elements of a pass that threads share by itself as well; beside others its operands would only have to be in memory longer.
+const LARGE: usize = 1 << 20;
 
 /// The graph in which runs of such passes are one equation each.
 pub(super) fn beside(mut graph: Graph) -> Graph {
@@ -15,7 +17,10 @@ pub(super) fn beside(mut graph: Graph) -> Graph {
     for eqn in std::mem::take(&mut graph.eqns) {
         // What an instruction computes on demand is of one convolution at most, so such a pass stays alone.
         let computes = |eqn: &Eqn| eqn.ins.iter().any(|x| matches!(graph.values[x.val].1, Origin::OnDemand(_)));
-        let goes_with = |first: &Eqn| go_together(first, &eqn) && !computes(first) && !computes(&eqn);
+        let is_large = |eqn: &Eqn| graph.values[eqn.outs[0]].0.shape.elements() > LARGE;
+        let goes_with = |first: &Eqn| {
+            go_together(first, &eqn) && ![first, &eqn].into_iter().any(|eqn| computes(eqn) || is_large(eqn))
+        };
         let is_ready = eqn.ins.iter().all(|x| !made.contains(&x.val));
         if !(is_ready && runs.last().is_some_and(|run| goes_with(&run[0]))) {
             runs.push(Vec::new());

@@ -181,7 +181,7 @@ impl<'g> Grouping<'g> {
         }
     }
 
-    /// The groups that an equation may join, the best first: where its operands are computed, then where they are read.
+    /// The groups that an equation may join: where its operands are computed, the last first, then where they are read.
     fn candidates(&self, eqn: usize) -> SmallVec<[usize; 8]> {
         let mut found: SmallVec<[usize; 8]> = SmallVec::new();
         if self.roles[eqn].is_none() {
@@ -222,10 +222,15 @@ impl<'g> Grouping<'g> {
         (fits && !waits_for_itself).then_some(entry)
     }
 
-    /// What an entry adds to a group, bytes that are read and equations; where that is the same, the larger group is the cheaper.
+    /// What an entry adds to a group: bytes from memory, and equations; where that is the same, the larger group is the cheaper. What is only in
+    /// another pass so far must be written as well, which takes two accesses more.
     fn cost(&self, group: &Group, entry: &Entry) -> (usize, usize, Reverse<usize>) {
-        let fresh: HashSet<Val> = entry.reads.iter().copied().filter(|val| !group.reads.contains(val)).collect();
-        let bytes = fresh.iter().map(|&val| self.graph.values[val].0.bytes()).sum();
+        let mut fresh: SmallVec<[Val; 8]> =
+            entry.reads.iter().copied().filter(|val| !group.reads.contains(val)).collect();
+        fresh.sort_unstable();
+        fresh.dedup();
+        let accesses = |val: Val| if self.stored[val] || self.source(val).is_none() { 1 } else { 3 };
+        let bytes = fresh.iter().map(|&val| accesses(val) * self.graph.values[val].0.bytes()).sum();
         (bytes, entry.members.len(), Reverse(group.members.len()))
     }
 

@@ -213,7 +213,7 @@ impl Program {
         }
         drop(places);
         for (i, tensor) in results.iter_mut().enumerate().filter(|(i, _)| !is_placed[*i]) {
-            tensor.assign(self.view(workspace, i));
+            tensor.assign_by(par, self.view(workspace, i));
         }
         workspace.placed = results.len();
     }

@@ -110,7 +110,7 @@ fn lowered<'a, T: Tagged>(
     }
 }
 
-/// As many as a pass has at most.
+/// As many as one pass has at most; those of several may be more.
 type List<T> = SmallVec<[T; MAX_OPERANDS]>;
 
 /// The inputs and the parameters of a pass.

@@ -10,7 +10,7 @@ use crate::scratch::{self, Slot};
 
 /// Elements of B (a block of the weights, as wide as a tile) that one sweep over the cells uses: a quarter of the second-level cache of current
 /// processors in f32, so that it stays there beside the window.
-pub(super) const PANEL: usize = 1 << 16;
+const PANEL: usize = 1 << 16;
 /// Elements of a window: what a block of cells reads. With the panel it fits the second-level cache.
 const WINDOW: usize = 1 << 16;
 /// Blocks that a call is cut into for threads, if it is large enough.

@@ -4,14 +4,18 @@
 //! from memory. So it is never kept: a pass that reads it has a [`Reader`], which writes the next pixels into the cache.
 
 use super::ConvDims;
-use super::correlate::PANEL;
 use super::forward::is_plain;
 use super::window::{Images, Rect};
 use crate::Real;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile, kernels};
 
-/// Terms of a pixel's sum, at most: with 16 lanes and two multiply-adds a cycle a number takes as long as a byte or two from memory.
+/// Terms of a number's sum, at most, those of idle lanes included: with 16 lanes and two multiply-adds a cycle they take as long as a byte or two from
+/// memory.
 const MAX_TERMS: usize = 12;
+/// Numbers of the result for each of the image, at least: the image is read instead.
+const LEAST_GAIN: usize = 4;
+/// Numbers of an image with its padding, at most: each reader copies it for itself.
+const MAX_ROOM: usize = 1 << 13;
 
 /// A convolution `y [n, oh, ow, co]` of `x [n, h, w, ci]` that is not in memory.
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +39,17 @@ impl<'a, T: Real> OnDemand<'a, T> {
         OnDemand { dims, out, x, w }
     }
 
-    /// Whether such a convolution can be computed on demand, with the bits of [`super::conv`]: it has few terms, and no way of its own.
+    /// Whether such a convolution can be computed on demand, with the bits of [`crate::conv`], and is worth it where the result is large: it has few
+    /// terms, small images, many channels, and no way of its own.
     pub fn fits(dims: &ConvDims) -> bool {
         let Some(out) = dims.out_hw() else { return false };
-        let is_empty = [dims.n, dims.ci, dims.co].contains(&0);
-        let terms = dims.taps() * dims.ci;
-        let is_small = dims.groups == 1 && dims.dilation == [1, 1] && terms <= MAX_TERMS && terms * dims.co <= PANEL;
-        !is_empty && is_small && is_plain::<T>(dims, out)
+        let is_empty = [dims.n, dims.ci, dims.co, dims.hw[0], dims.hw[1]].contains(&0);
+        if is_empty || dims.groups != 1 || dims.dilation != [1, 1] {
+            return false;
+        }
+        let terms = dims.taps() * dims.ci * dims.co.next_multiple_of(kernels::<T>().lanes);
+        let [x, y] = [dims.hw[0] * dims.hw[1] * dims.ci, out[0] * out[1] * dims.co];
+        terms <= MAX_TERMS * dims.co && LEAST_GAIN * x <= y && room(dims, out) <= MAX_ROOM && is_plain::<T>(dims, out)
     }
 
     /// Pixels of y.
@@ -56,14 +64,12 @@ impl<'a, T: Real> OnDemand<'a, T> {
 
     /// Rows and columns that the pixels of an image read, and where they begin.
     fn rect(&self) -> Rect {
-        let size = [0, 1].map(|i| (self.out[i] - 1) * self.dims.stride[i] + self.dims.kernel[i]);
-        Rect { origin: [0, 1].map(|i| -(self.dims.pad[i][0] as isize)), size }
+        Rect { origin: [0, 1].map(|i| -(self.dims.pad[i][0] as isize)), size: span(self.dims, self.out) }
     }
 
     /// Numbers that a reader needs room for.
     pub(crate) fn room(&self) -> usize {
-        let [height, width] = self.rect().size;
-        height * width * self.dims.ci
+        room(self.dims, self.out)
     }
 
     /// A reader with this room, [`OnDemand::room`] long.
@@ -79,6 +85,17 @@ impl<'a, T: Real> OnDemand<'a, T> {
         }
         Reader { conv: self, kernels: kernels(), segments, window, image: None }
     }
+}
+
+/// Rows and columns that the pixels of an image read.
+fn span(dims: &ConvDims, out: [usize; 2]) -> [usize; 2] {
+    [0, 1].map(|i| (out[i] - 1) * dims.stride[i] + dims.kernel[i])
+}
+
+/// The numbers there.
+fn room(dims: &ConvDims, out: [usize; 2]) -> usize {
+    let [height, width] = span(dims, out);
+    height * width * dims.ci
 }
 
 /// Computes pixels of a convolution; it knows the image that it was in last.

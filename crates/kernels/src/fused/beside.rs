@@ -32,12 +32,17 @@ pub(crate) fn fused_beside<T: Real>(
     if let [pass] = passes {
         return fused(par, pass, ins, params, outs);
     }
-    let mut parts = Vec::with_capacity(passes.len());
+    let mut parts = Vec::with_capacity(if par == Par::Seq { 0 } else { passes.len() });
     for fusion in passes {
         assert!(fusion.is_without_sums(), "fused_beside: a pass with sums");
         let (own_ins, other_ins) = ins.split_at(fusion.inputs.len());
         let (own_params, other_params) = params.split_at(fusion.params);
         let (own_outs, other_outs) = outs.split_at_mut(fusion.outputs.len());
+        if par == Par::Seq {
+            fused(par, fusion, own_ins, own_params, own_outs);
+            (ins, params, outs) = (other_ins, other_params, other_outs);
+            continue;
+        }
         let (input, output) = (inputs(fusion, own_ins, own_params), outputs(fusion, own_outs));
         parts.push(Part { fusion, params: own_params, input, output, conv: conv(own_ins) });
         (ins, params, outs) = (other_ins, other_params, other_outs);

@@ -2,7 +2,7 @@
 //! the next one reads it.
 //!
 //! A [`Fusion`] is a list of [`Step`]s over a domain of `units * unit` elements, row-major with rows of `period` columns. A step
-//! reads memory ([`Place::Input`]), what an earlier step left ([`Place::Temp`], [`Place::Output`]) or one number for each
+//! reads an operand ([`Place::Input`]: memory, or a convolution that is computed for it), what an earlier step left ([`Place::Temp`], [`Place::Output`]) or one number for each
 //! column ([`Place::Param`]). Pooling joins in: a unit is then a band of whole windows of an image, a tile some windows of it, and a value
 //! has an element for each pixel or for each window. Values can be summed over the rows on the way ([`Sum`]).
 //!
@@ -47,6 +47,8 @@ const BLOCK: usize = 64;
 const LONG: usize = 4 * BLOCK;
 /// Elements that a parameter is repeated to where they do not fit.
 const SPREAD: usize = 256;
+/// Elements of a unit, at most, that an input is computed for.
+const MADE: usize = 8 * TILE;
 /// Elements of the domain that a thread takes at a time, at least.
 const GRAIN: usize = 1 << 16;
 /// The most inputs, outputs, and parameters: of each.
@@ -271,11 +273,12 @@ impl Fusion {
     }
 
     /// Whether input `i` may be a convolution on demand of so many pixels and channels: it has an element for each pixel, and a unit is some whole
-    /// pixels.
+    /// pixels, few enough to stay in the cache.
     pub fn takes_conv(&self, i: usize, pixels: usize, channels: usize) -> bool {
         self.inputs.get(i) == Some(&Kind::Pixels)
             && self.elements == pixels * channels
             && self.unit(Kind::Pixels).is_multiple_of(channels)
+            && self.unit(Kind::Pixels) <= MADE
     }
 
     /// Elements of a unit of a kind.

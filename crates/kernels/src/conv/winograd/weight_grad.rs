@@ -64,12 +64,15 @@ impl<T: Real> WeightGrad<'_, T> {
             // A thread by itself takes everything; an odd number of columns has no equal halves.
             let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
             let halves = if threads > 1 && N == 2 * HALF { 2 } else { 1 };
-            let registers = ci.div_ceil(self.kernels.lanes);
+            let registers = [ci, co].map(|c| c.div_ceil(self.kernels.lanes));
             let cuts = cuts(threads, halves, registers);
-            for_each_range(par, halves * cuts, 1, |low, high| {
+            for_each_range(par, halves * cuts[0] * cuts[1], 1, |low, high| {
                 for piece in low..high {
-                    let (cut, half) = (piece / halves, piece % halves);
-                    let channels = [cut, cut + 1].map(|i| (i * registers / cuts * self.kernels.lanes).min(ci));
+                    let (half, place) = (piece % halves, [piece / halves % cuts[0], piece / halves / cuts[0]]);
+                    let channels = [0, 1].map(|i| {
+                        let bound = |cut: usize| (cut * registers[i] / cuts[i] * self.kernels.lanes).min([ci, co][i]);
+                        [bound(place[i]), bound(place[i] + 1)]
+                    });
                     // SAFETY: pieces are disjoint parts of the sums, which are ours.
                     unsafe {
                         match (halves, half) {
@@ -84,25 +87,25 @@ impl<T: Real> WeightGrad<'_, T> {
         });
     }
 
-    /// Sums over all tiles for `J` columns of the planes, from `FIRST` on, and some channels of x. Beside the sums a thread needs nothing of
-    /// another's: it transforms for itself what it multiplies, which stays in its cache.
+    /// Sums over all tiles for `J` columns of the planes, from `FIRST` on, and some channels of x and of g. Beside the sums a thread needs nothing
+    /// of another's: it transforms for itself what it multiplies, which stays in its cache.
     ///
     /// # Safety
     /// These parts of the sums are writable and nobody else uses them meanwhile.
     unsafe fn columns<const M: usize, const N: usize, const FIRST: usize, const J: usize>(
         &self,
         &Sums { tiles, total, block, to, plane }: &Sums<T>,
-        [c0, c1]: [usize; 2],
+        [[c0, c1], [g0, g1]]: [[usize; 2]; 2],
     ) where
         Input: Line<N, N>,
     {
         let (ci, co) = (self.x.c, self.g.c);
-        let channels = c1 - c0;
+        let (channels, cols) = (c1 - c0, g1 - g0);
         let rows = self.phases.len() * channels;
-        let (v_plane, q_plane) = (block * rows + gap::<T>(), block * co + gap::<T>());
+        let (v_plane, q_plane) = (block * rows + gap::<T>(), block * cols + gap::<T>());
         let x_grid = |phase: &Phase| Grid { tiles, step: M, stride: self.stride, origin: phase.origin, hw: self.x.hw };
         let g_grid = Grid { tiles, step: M, stride: 1, origin: [0, 0], hw: self.g.hw };
-        scratch::with::<T, _>(Slot::Window, N * J * (v_plane + q_plane) + channels.max(co), |values| {
+        scratch::with::<T, _>(Slot::Window, N * J * (v_plane + q_plane) + channels.max(cols), |values| {
             let (v, rest) = values.split_at_mut(N * J * v_plane);
             let (q, zeros) = rest.split_at_mut(N * J * q_plane);
             zeros.fill(T::ZERO);
@@ -129,10 +132,10 @@ impl<T: Real> WeightGrad<'_, T> {
                     images: self.g,
                     grid: g_grid,
                     tiles: [start, end],
-                    channels: [0, co],
+                    channels: [g0, g1],
                     zeros,
                     to: q.as_mut_ptr(),
-                    row: co,
+                    row: cols,
                     plane: q_plane,
                 };
                 // SAFETY: planes of q have rows for `block` tiles.
@@ -143,10 +146,10 @@ impl<T: Real> WeightGrad<'_, T> {
                     prefetch(self.x.data.as_ptr(), x_ahead.map(|p| p * ci), [p, N * J]);
                     prefetch(self.g.data.as_ptr(), g_ahead.map(|p| p * co), [p, N * J]);
                     let v = &v[p * v_plane..][..(end - start) * rows];
-                    let q = &q[p * q_plane..][..(end - start) * co];
-                    let sum = to.get().wrapping_add((p / J * N + FIRST + p % J) * plane + c0 * co);
-                    // SAFETY: the caller vouches for these rows of a plane, which the first block set.
-                    unsafe { self.product(v, q, channels, sum, start > 0) }
+                    let q = &q[p * q_plane..][..(end - start) * cols];
+                    let sum = to.get().wrapping_add((p / J * N + FIRST + p % J) * plane + c0 * co + g0);
+                    // SAFETY: the caller vouches for this part of a plane, which the first block set.
+                    unsafe { self.product(v, q, [channels, cols], sum, start > 0) }
                 }
             }
         });
@@ -174,16 +177,16 @@ impl<T: Real> WeightGrad<'_, T> {
         });
     }
 
-    /// `sum[phase, c, o] (+)= sum over tiles of v[t, phase, c] q[t, o]` for so many channels c of all that a phase has.
+    /// `sum[phase, c, o] (+)= sum over tiles of v[t, phase, c] q[t, o]` for so many channels c and o of all that there are.
     ///
     /// # Safety
-    /// These rows of the sum are writable, and initialised when adding; nobody else uses them meanwhile.
-    unsafe fn product(&self, v: &[T], q: &[T], channels: usize, sum: *mut T, add: bool) {
-        let (rows, co) = (self.phases.len() * channels, self.g.c);
+    /// These numbers of the sum are writable, and initialised when adding; nobody else uses them meanwhile.
+    unsafe fn product(&self, v: &[T], q: &[T], [channels, cols]: [usize; 2], sum: *mut T, add: bool) {
+        let rows = self.phases.len() * channels;
         let len = v.len() / rows;
-        assert!(v.len() == len * rows && q.len() == len * co);
+        assert!(v.len() == len * rows && q.len() == len * cols);
         let segments = [Segment { a: 0, b: 0, len }];
-        for col in (0..co).step_by(self.kernels.wide) {
+        for col in (0..cols).step_by(self.kernels.wide) {
             for first in (0..rows).step_by(ROWS) {
                 let count = (rows - first).min(ROWS);
                 let row = |i: usize| first + i.min(count - 1);
@@ -191,16 +194,16 @@ impl<T: Real> WeightGrad<'_, T> {
                     a: std::array::from_fn(|i| v.as_ptr().wrapping_add(row(i))),
                     a_step: rows as isize,
                     b: q.as_ptr().wrapping_add(col),
-                    b_step: co as isize,
+                    b_step: cols as isize,
                     segments: &segments,
                     c: std::array::from_fn(|i| {
                         let (phase, c) = (row(i) / channels, row(i) % channels);
-                        sum.wrapping_add((phase * self.x.c + c) * co + col)
+                        sum.wrapping_add((phase * self.x.c + c) * self.g.c + col)
                     }),
                     add,
                 };
-                // SAFETY: `len` tiles of v and q (checked above); the caller vouches for the rows of the sum.
-                unsafe { self.kernels.tile(count, (co - col).min(self.kernels.wide), &tile) }
+                // SAFETY: `len` tiles of v and q (checked above); the caller vouches for the sum.
+                unsafe { self.kernels.tile(count, (cols - col).min(self.kernels.wide), &tile) }
             }
         }
     }
@@ -217,9 +220,13 @@ struct Sums<T> {
     plane: usize,
 }
 
-/// Into how many pieces the channels of x are cut, each of them in so many halves, so that all threads have as much to do; every piece
-/// transforms all channels of g.
-fn cuts(threads: usize, halves: usize, registers: usize) -> usize {
-    let fair = (1..=registers).find(|cuts| (halves * cuts).is_multiple_of(threads));
-    fair.unwrap_or(registers.min(threads.div_ceil(halves)))
+/// Into how many pieces the channels of x and of g are cut, of so many registers, each piece in so many halves. Those of x alone where all threads
+/// then have as much to do, because every piece transforms all of its channels of g; where there are too few, those of g too.
+fn cuts(threads: usize, halves: usize, registers: [usize; 2]) -> [usize; 2] {
+    let is_fair = |cuts: &usize| (halves * cuts).is_multiple_of(threads) && registers[0].is_multiple_of(*cuts);
+    if let Some(cuts) = (1..=registers[0]).find(is_fair) {
+        return [cuts, 1];
+    }
+    let of_x = registers[0].min(threads.div_ceil(halves));
+    [of_x, threads.div_ceil(halves * of_x).min(registers[1])]
 }
