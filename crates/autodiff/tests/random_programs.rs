@@ -385,17 +385,22 @@ proptest! {
         let tape = Tape::eager();
         let xs: Vec<Var<'_>> = inputs.iter().map(|x| tape.var(x)).collect();
         let eager: Vec<_> = case.record(&xs).iter().map(|y| bits(&y.value())).collect();
-        let program = case.program();
+        let as_if_large = Program::trace_as_if_large(&case.avals(), |_, x| case.record(x));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         let inputs: Vec<&Tensor> = inputs.iter().collect();
-        let mut workspace = program.workspace();
-        // The second and third find what the one before left in memory.
-        for par in [Par::Seq, Par::Rayon, Par::Seq] {
-            pool.install(|| program.run(&mut workspace, &inputs, par));
-            for (i, eager) in eager.iter().enumerate() {
-                let found = bits(&program.output(&workspace, i).to_tensor());
-                let at = eager.1.iter().zip(&found.1).position(|(a, b)| a != b);
-                prop_assert!(*eager == found, "output {i}, {} and {}, from element {at:?} on, {par:?}", eager.0, found.0);
+        for program in [case.program(), as_if_large] {
+            let mut workspace = program.workspace();
+            // The second and third find what the one before left in memory.
+            for par in [Par::Seq, Par::Rayon, Par::Seq] {
+                pool.install(|| program.run(&mut workspace, &inputs, par));
+                for (i, eager) in eager.iter().enumerate() {
+                    let found = bits(&program.output(&workspace, i).to_tensor());
+                    let at = eager.1.iter().zip(&found.1).position(|(a, b)| a != b);
+                    prop_assert!(
+                        *eager == found,
+                        "output {i}, {} and {}, from element {at:?} on, {par:?}\n{program}", eager.0, found.0
+                    );
+                }
             }
         }
     }

@@ -6,12 +6,12 @@ use std::collections::HashSet;
 use super::graph::{Eqn, Graph, Op, Origin, Val};
 
 /// Elements of the results from which on threads have something to share.
-const SHARED: usize = 1 << 15;
+pub(super) const SHARED: usize = 1 << 15;
 /// Elements of a pass that threads share by itself as well; beside others its operands would only have to be in memory longer.
 const LARGE: usize = 1 << 20;
 
-/// The graph in which runs of such passes are one equation each.
-pub(super) fn beside(mut graph: Graph) -> Graph {
+/// The graph in which runs of such passes with at least so many elements are one equation each.
+pub(super) fn beside(mut graph: Graph, shared: usize) -> Graph {
     let mut runs: Vec<Vec<Eqn>> = Vec::new();
     let mut made: HashSet<Val> = HashSet::new();
     for eqn in std::mem::take(&mut graph.eqns) {
@@ -31,7 +31,7 @@ pub(super) fn beside(mut graph: Graph) -> Graph {
     }
     for run in runs {
         let elements = |eqn: &Eqn| eqn.outs.iter().map(|&out| graph.values[out].0.shape.elements()).sum::<usize>();
-        if run.len() > 1 && run.iter().map(elements).sum::<usize>() >= SHARED {
+        if run.len() > 1 && run.iter().map(elements).sum::<usize>() >= shared {
             graph.eqns.push(joined(run));
         } else {
             graph.eqns.extend(run);

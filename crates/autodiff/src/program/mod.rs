@@ -59,6 +59,14 @@ pub struct Program {
 /// Operations from which on a program is large: about a fourth of a millisecond on one core.
 const LARGE: u64 = 1 << 26;
 
+/// From which size on something is worth it.
+struct Sizes {
+    /// Bytes of a convolution's result that is computed where it is read.
+    on_demand: usize,
+    /// Elements of the results of passes beside one another.
+    beside: usize,
+}
+
 /// A value that an instruction computes.
 #[derive(Clone, Copy, Debug)]
 struct Value {
@@ -125,12 +133,21 @@ impl Program {
     where
         F: for<'t> FnOnce(&'t Tape, &[Var<'t>]) -> Vec<Var<'t>>,
     {
-        Program::trace_with(inputs, f, on_demand::LARGE)
+        Program::trace_from(inputs, f, Sizes { on_demand: on_demand::LARGE, beside: beside::SHARED })
     }
 
-    /// [`Program::trace`] where the result of a convolution of few terms is not kept from so many bytes on.
+    /// [`Program::trace`] as if all values were large enough for what is done with large ones alone: for tests.
+    #[doc(hidden)]
     #[track_caller]
-    fn trace_with<F>(inputs: &[Aval], f: F, large: usize) -> Program
+    pub fn trace_as_if_large<F>(inputs: &[Aval], f: F) -> Program
+    where
+        F: for<'t> FnOnce(&'t Tape, &[Var<'t>]) -> Vec<Var<'t>>,
+    {
+        Program::trace_from(inputs, f, Sizes { on_demand: 0, beside: 0 })
+    }
+
+    #[track_caller]
+    fn trace_from<F>(inputs: &[Aval], f: F, sizes: Sizes) -> Program
     where
         F: for<'t> FnOnce(&'t Tape, &[Var<'t>]) -> Vec<Var<'t>>,
     {
@@ -141,7 +158,8 @@ impl Program {
         };
         let (nodes, outputs) = optimise::optimise(tape.into_nodes(), outputs);
         let graph = fuse::fuse(Graph::new(nodes, outputs)).without_barriers();
-        plan::plan(inputs.to_vec(), beside::beside(on_demand::on_demand(feed::feed(graph), large)))
+        let graph = on_demand::on_demand(feed::feed(graph), sizes.on_demand);
+        plan::plan(inputs.to_vec(), beside::beside(graph, sizes.beside))
     }
 
     /// Shapes and types of the inputs.

@@ -130,7 +130,7 @@ mod tests {
         ] {
             let tensors = inputs(images, side, dtype);
             let avals: Vec<Aval> = tensors.iter().map(Tensor::aval).collect();
-            let program = Program::trace_with(&avals, |_, x| net(x, case), 0);
+            let program = Program::trace_as_if_large(&avals, |_, x| net(x, case));
             let text = program.to_string();
             assert!(text.contains("on demand"), "{text}");
             let kept = Program::trace(&avals, |_, x| net(x, case));
@@ -161,31 +161,19 @@ mod tests {
     #[test]
     fn a_first_layer_that_is_a_result_or_read_otherwise_is_kept() {
         let avals: Vec<Aval> = inputs(4, 8, DType::F32).iter().map(Tensor::aval).collect();
-        let result = Program::trace_with(
-            &avals,
-            |_, x| {
-                let y = x[4].conv2d(x[0], Conv::new().pad(1));
-                vec![y, y.normalize(0, 1, 1e-5).relu()]
-            },
-            0,
-        );
-        let by_another = Program::trace_with(
-            &avals,
-            |_, x| {
-                let y = x[4].conv2d(x[0], Conv::new().pad(1));
-                vec![y.normalize(0, 1, 1e-5).relu(), y.conv2d(x[3], Conv::new())]
-            },
-            0,
-        );
+        let result = Program::trace_as_if_large(&avals, |_, x| {
+            let y = x[4].conv2d(x[0], Conv::new().pad(1));
+            vec![y, y.normalize(0, 1, 1e-5).relu()]
+        });
+        let by_another = Program::trace_as_if_large(&avals, |_, x| {
+            let y = x[4].conv2d(x[0], Conv::new().pad(1));
+            vec![y.normalize(0, 1, 1e-5).relu(), y.conv2d(x[3], Conv::new())]
+        });
         // Both are read by one pass, which computes one of them.
-        let two = Program::trace_with(
-            &avals,
-            |_, x| {
-                let [a, b] = [1.0, 2.0].map(|by| x[4].conv2d(x[0] * by, Conv::new().pad(1)));
-                vec![a * x[1] + b * x[2]]
-            },
-            0,
-        );
+        let two = Program::trace_as_if_large(&avals, |_, x| {
+            let [a, b] = [1.0, 2.0].map(|by| x[4].conv2d(x[0] * by, Conv::new().pad(1)));
+            vec![a * x[1] + b * x[2]]
+        });
         assert_eq!(two.to_string().matches("on demand").count(), 1, "{two}");
         for program in [result, by_another] {
             assert!(!program.to_string().contains("on demand"), "{program}");
