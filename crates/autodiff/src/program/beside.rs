@@ -37,16 +37,13 @@ pub(super) fn beside(mut graph: Graph, shared: usize) -> Graph {
             graph.eqns.extend(run);
         }
     }
-    for (i, eqn) in graph.eqns.iter().enumerate() {
-        eqn.outs.iter().for_each(|&out| graph.values[out].1 = Origin::Eqn(i));
-    }
-    graph
+    graph.renumbered()
 }
 
 /// Whether both are passes of one type of numbers that take no sums.
 fn go_together(a: &Eqn, b: &Eqn) -> bool {
     let is_pass =
-        |eqn: &Eqn| matches!(&eqn.op, Op::Fused { passes, .. } if passes.iter().all(|pass| pass.is_without_sums()));
+        |eqn: &Eqn| matches!(&eqn.op, Op::Fused { passes, .. } if passes.iter().all(|pass| pass.sums().is_empty()));
     is_pass(a) && is_pass(b) && a.ins[0].aval.dtype == b.ins[0].aval.dtype
 }
 

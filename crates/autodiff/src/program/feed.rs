@@ -29,12 +29,7 @@ pub(super) fn feed(mut graph: Graph) -> Graph {
         (graph.eqns[at].op, graph.eqns[at].ins) = (op, ins);
         gone[pass] = true;
     }
-    let mut gone = gone.into_iter();
-    graph.eqns.retain(|_| gone.next() != Some(true));
-    for (i, eqn) in graph.eqns.iter().enumerate() {
-        eqn.outs.iter().for_each(|&out| graph.values[out].1 = Origin::Eqn(i));
-    }
-    graph
+    graph.without(gone)
 }
 
 /// A pass that is alone, and how many inputs it has.

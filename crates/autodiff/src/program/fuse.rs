@@ -422,13 +422,8 @@ fn rebuild(grouping: &Grouping<'_>, order: &[usize]) -> Graph {
         eqns.push(new);
     }
     eqns.reverse();
-    let mut values: Vec<_> = graph.values.clone();
-    for (i, eqn) in eqns.iter().enumerate() {
-        for &out in &eqn.outs {
-            values[out].1 = Origin::Eqn(i);
-        }
-    }
-    Graph { values, eqns, consts: graph.consts.clone(), outputs: graph.outputs.clone(), on_demand: Vec::new() }
+    let (values, consts, outputs) = (graph.values.clone(), graph.consts.clone(), graph.outputs.clone());
+    Graph { values, eqns, consts, outputs, on_demand: Vec::new() }.renumbered()
 }
 
 /// An equation as it stands.

@@ -145,6 +145,18 @@ impl Graph {
         self.eqns.retain(|eqn| !matches!(eqn.op, Op::Prim(Prim::Barrier)));
         let uses = self.eqns.iter_mut().flat_map(|eqn| &mut eqn.ins).chain(&mut self.outputs);
         uses.for_each(|x| x.val = same[x.val]);
+        self.renumbered()
+    }
+
+    /// The graph without the equations that are `gone`, one answer each.
+    pub(super) fn without(mut self, gone: Vec<bool>) -> Graph {
+        let mut gone = gone.into_iter();
+        self.eqns.retain(|_| gone.next() != Some(true));
+        self.renumbered()
+    }
+
+    /// The graph whose values know which equation they come from, after equations have come or gone.
+    pub(super) fn renumbered(mut self) -> Graph {
         for (i, eqn) in self.eqns.iter().enumerate() {
             eqn.outs.iter().for_each(|&out| self.values[out].1 = Origin::Eqn(i));
         }

@@ -40,12 +40,7 @@ pub(super) fn on_demand(mut graph: Graph, large: usize) -> Graph {
         graph.on_demand.push(OnDemand { image, weights, dims });
         gone[at] = true;
     }
-    let mut gone = gone.into_iter();
-    graph.eqns.retain(|_| gone.next() != Some(true));
-    for (i, eqn) in graph.eqns.iter().enumerate() {
-        eqn.outs.iter().for_each(|&out| graph.values[out].1 = Origin::Eqn(i));
-    }
-    graph
+    graph.without(gone)
 }
 
 /// The shape of a convolution that can be computed on demand, and is large enough.

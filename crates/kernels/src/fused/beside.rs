@@ -9,13 +9,6 @@ use crate::real::Real;
 /// Elements that a thread takes at a time, at least.
 const GRAIN: usize = 1 << 14;
 
-impl Fusion {
-    /// Whether it can run beside others by [`crate::fused_beside`]: it has no sums, whose order is that of their rows.
-    pub fn is_without_sums(&self) -> bool {
-        self.sums.is_empty()
-    }
-}
-
 /// Runs `passes`, none of which has a sum: `ins`, `params` and `outs` are those of the first, followed by those of the next. The bits are those of
 /// [`super::fused`].
 ///
@@ -34,7 +27,7 @@ pub(crate) fn fused_beside<T: Real>(
     }
     let mut parts = Vec::with_capacity(if par == Par::Seq { 0 } else { passes.len() });
     for fusion in passes {
-        assert!(fusion.is_without_sums(), "fused_beside: a pass with sums");
+        assert!(fusion.sums.is_empty(), "fused_beside: a pass with sums");
         let (own_ins, other_ins) = ins.split_at(fusion.inputs.len());
         let (own_params, other_params) = params.split_at(fusion.params);
         let (own_outs, other_outs) = outs.split_at_mut(fusion.outputs.len());
