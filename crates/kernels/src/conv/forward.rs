@@ -3,6 +3,7 @@
 use super::correlate::{Correlation, Tap, Weights};
 use super::thin::{Pass, Thin, is_thin};
 use super::window::Images;
+use super::winograd::strided::{self, Plan};
 use super::winograd::{self, Phase, Points};
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
@@ -42,6 +43,7 @@ pub(super) fn forward<T: Real>(
             unsafe { job.run(par, w) }
         }
         Way::Winograd(points) => by_winograd(kernels, par, dims, out, points, x, w, y),
+        Way::Strided(plan) => by_strided(kernels, par, dims, out, plan, x, w, y),
         Way::Direct => direct(kernels, dims, out, x, w, SendPtr::new(y), |job| {
             let (rows, co, wide) = (dims.taps() * dims.group_ci(), dims.group_co(), kernels.wide);
             // SAFETY: as above.
@@ -62,12 +64,16 @@ pub(super) fn forward<T: Real>(
 enum Way {
     Thin,
     Winograd(Points),
+    Strided(Plan),
     Direct,
 }
 
 fn way<T: Real>(kernels: &Kernels<T>, dims: &ConvDims, out: [usize; 2]) -> Way {
     if is_thin(Pass::Forward, dims, out, kernels.lanes) {
         return Way::Thin;
+    }
+    if let Some(plan) = Plan::if_worth(dims, out, [dims.ci, dims.co], strided::DIRECT[0], kernels.lanes) {
+        return Way::Strided(plan);
     }
     let phases = dims.stride[0] * dims.stride[1];
     let points = winograd::points(dims, out, [phases * dims.ci, dims.co], kernels.lanes);
@@ -145,4 +151,31 @@ pub(super) fn by_winograd<T: Real>(
     };
     // SAFETY: y has exactly n x oh x ow x co elements (checked by the caller), and is ours alone.
     unsafe { job.run(winograd::taps(dims), points, par) }
+}
+
+/// [`forward`] by this plan.
+#[expect(clippy::too_many_arguments, reason = "the arguments are those of the operation")]
+pub(super) fn by_strided<T: Real>(
+    kernels: &'static Kernels<T>,
+    par: Par,
+    dims: &ConvDims,
+    out: [usize; 2],
+    plan: Plan,
+    x: &[T],
+    w: &[T],
+    y: &mut [T],
+) {
+    let job = strided::Correlation {
+        kernels,
+        pass: strided::Pass::Forward,
+        plan,
+        n: dims.n,
+        source: Images { data: x, hw: dims.hw, c: dims.ci },
+        w,
+        out,
+        cols: dims.co,
+        result: SendPtr::new(y),
+    };
+    // SAFETY: y has exactly n x oh x ow x co elements (checked by the caller), and is ours alone.
+    unsafe { job.run(par) }
 }

@@ -7,6 +7,7 @@
 use super::correlate::{Correlation, Tap, Weights};
 use super::thin::{Pass, Thin, is_thin};
 use super::window::Images;
+use super::winograd::strided::{self, Plan};
 use super::winograd::{self, Phase, Points};
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
@@ -52,6 +53,9 @@ pub(super) fn input_grad<T: Real>(
     let pixels = [0, 1].map(|i| dims.hw[i].div_ceil(dims.stride[i]));
     if let Some(points) = winograd::points(dims, pixels, [dims.co, dims.ci], kernels.lanes) {
         return by_winograd(kernels, par, dims, out, points, g, w, dx);
+    }
+    if let Some(plan) = Plan::if_worth(dims, out, [dims.co, dims.ci], strided::DIRECT[1], kernels.lanes) {
+        return by_strided(kernels, par, dims, out, plan, g, w, dx);
     }
     let dx = SendPtr::new(dx);
     let (rows, cols) = (dims.taps() * dims.group_co(), dims.group_ci());
@@ -104,6 +108,37 @@ pub(super) fn by_winograd<T: Real>(
             // SAFETY: dx has exactly n x h x w x ci elements (checked by the caller), and is ours alone; classes run one after the other.
             unsafe { job.run(winograd::taps(dims), points, par) }
         }
+    });
+}
+
+/// [`input_grad`] by this plan.
+#[expect(clippy::too_many_arguments, reason = "the arguments are those of the operation")]
+pub(super) fn by_strided<T: Real>(
+    kernels: &'static Kernels<T>,
+    par: Par,
+    dims: &ConvDims,
+    out: [usize; 2],
+    plan: Plan,
+    g: &[T],
+    w: &[T],
+    dx: &mut [T],
+) {
+    let dx = SendPtr::new(dx);
+    scratch::with::<T, _>(Slot::Weights, w.len(), |turned| {
+        turn(par, dims, w, dims.ci, turned);
+        let job = strided::Correlation {
+            kernels,
+            pass: strided::Pass::InputGrad,
+            plan,
+            n: dims.n,
+            source: Images { data: g, hw: out, c: dims.co },
+            w: turned,
+            out: dims.hw,
+            cols: dims.ci,
+            result: dx,
+        };
+        // SAFETY: dx has exactly n x h x w x ci elements (checked by the caller), and is ours alone.
+        unsafe { job.run(par) }
     });
 }
 

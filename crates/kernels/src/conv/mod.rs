@@ -3,7 +3,7 @@
 //! No column matrix is written out. The forward pass and the input gradient are one driver ([`correlate`]), because the input gradient of
 //! a convolution of stride s is s x s correlations of stride 1, one for each class of input pixels with the same remainder; the weight
 //! gradient ([`weight_grad`]) is a product with the pixels as the summed axis. A result with few channels has a way of its own ([`thin`]), and
-//! so do 3 x 3 taps at stride 1 and 4 x 4 at stride 2 ([`winograd`]). Where many taps fall on padding, the images of a batch are taken
+//! so do 3 x 3 taps at stride 1 and 2 and 4 x 4 at stride 2 ([`winograd`]). Where many taps fall on padding, the images of a batch are taken
 //! position by position ([`positions`], [`weight_positions`]). A result of few terms a pixel may be computed where it is read
 //! ([`on_demand`]). All end in [`crate::microkernel`].
 

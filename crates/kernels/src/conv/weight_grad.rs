@@ -5,6 +5,7 @@
 //! x and g change places, so that the lanes run over the input channels.
 
 use super::window::{Images, Rect};
+use super::winograd::strided::{self, Plan};
 use super::winograd::{self, Phase, Points};
 use super::{ConvDims, PAR_WORK};
 use crate::Real;
@@ -83,16 +84,17 @@ pub(crate) fn goes_by_images<T: Real>(dims: &ConvDims) -> bool {
     let Some(out) = dims.out_hw() else { return false };
     let product = Product::new(kernels, dims, out, &[], &[]);
     let is_empty = [dims.n, dims.ci, dims.co, dims.hw[0], dims.hw[1]].contains(&0);
-    !is_empty && way(kernels, dims, out) == Way::Direct && product.parts() > 1
+    !is_empty && matches!(way(kernels, dims, out), Way::Direct) && product.parts() > 1
 }
 
 /// How a weight gradient is computed.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Way {
     Direct,
     /// With x and g in each other's place.
     Mirrored,
     Winograd(Points),
+    Strided(Plan),
 }
 
 fn way<T: Real>(kernels: &Kernels<T>, dims: &ConvDims, out: [usize; 2]) -> Way {
@@ -102,6 +104,9 @@ fn way<T: Real>(kernels: &Kernels<T>, dims: &ConvDims, out: [usize; 2]) -> Way {
     let registers = |[h, w]: [usize; 2], lanes: usize, rows: usize| h * w * rows * lanes.div_ceil(kernels.lanes);
     if dims.stride == [1, 1] && 5 * registers(dims.hw, ci, co) < 4 * registers(out, co, ci) {
         return Way::Mirrored;
+    }
+    if let Some(plan) = Plan::if_worth(dims, out, [dims.ci, dims.co], strided::DIRECT[2], kernels.lanes) {
+        return Way::Strided(plan);
     }
     let phases = dims.stride[0] * dims.stride[1];
     winograd::points(dims, out, [phases * dims.ci, dims.co], kernels.lanes).map_or(Way::Direct, Way::Winograd)
@@ -125,6 +130,7 @@ pub(super) fn weight_grad<T: Real>(
     let direct = Product::new(kernels, dims, out, x, g);
     match way(kernels, dims, out) {
         Way::Winograd(points) => return by_winograd(kernels, par, dims, out, points, x, g, dw),
+        Way::Strided(plan) => return strided::weight_grad(kernels, par, plan, direct.x, direct.g, dw),
         // SAFETY: the lengths fit the shape (checked by the caller) and dw is ours alone.
         Way::Direct => return unsafe { direct.run(par, SendPtr::new(dw)) },
         Way::Mirrored => {}

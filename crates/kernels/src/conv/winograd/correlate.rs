@@ -133,13 +133,15 @@ impl<T: Real> Correlation<'_, T> {
                 let (run, rest) = (self.row().min(self.cols - panel * self.row()) - within, first + count - at);
                 let run = if self.panels() == 1 { rest } else { run.min(rest) };
                 let row = panel * self.depth() + phase * self.x.c + c;
-                let job = Planes::<T, Weights, K, N> {
+                let job = Planes::<T, Weights, Weights, K, K, N, N> {
                     line: PhantomData,
                     from: self.w[(top * side + left) * len + at..].as_ptr(),
                     from_step: [self.stride * side * len, self.stride * len],
                     to: to.get().wrapping_add(row * self.row() + within),
                     to_step: [N * plane, plane],
                     len: run,
+                    rows: 1,
+                    row: [0, 0],
                 };
                 // SAFETY: elements of K^2 taps and of N^2 planes, whose sizes were checked; pieces are disjoint.
                 unsafe { job.run(self.kernels.isa) }
@@ -162,7 +164,7 @@ impl<T: Real> Correlation<'_, T> {
         let round = total.div_ceil(rounds);
         let (v_plane, z_plane) = (round * depth + gap::<T>(), round * cols + gap::<T>());
         let origin = self.first.map(|x| x as isize);
-        let result = Grid { tiles: grid, step: M, stride: self.y_stride, origin, hw: self.out };
+        let result = Grid { tiles: grid, step: [M, M], stride: self.y_stride, origin, hw: self.out };
         scratch::with::<T, _>(Slot::Window, N * N * v_plane + self.x.c, |v| {
             let (v, zeros) = v.split_at_mut(N * N * v_plane);
             zeros.fill(T::ZERO);
@@ -192,15 +194,16 @@ impl<T: Real> Correlation<'_, T> {
                     let z = &*z;
                     for_each_range(par, count, TILES, |first, last| {
                         scratch::with::<T, _>(Slot::Spare, cols, |spill| {
-                            let job = Emit::<T, Output, N, M> {
+                            let job = Emit::<T, Output, Output, N, N, M, M> {
                                 line: PhantomData,
                                 from: &z[first * cols..],
-                                plane: z_plane,
+                                plane: [N * z_plane, z_plane],
                                 grid: result,
                                 tiles: [start + first, start + last],
                                 channels: cols,
                                 to: self.y.get(),
                                 c: cols,
+                                overlap: None,
                                 spill,
                             };
                             // SAFETY: these tiles are ours, by the caller's word, and ranges are disjoint.
@@ -227,7 +230,7 @@ impl<T: Real> Correlation<'_, T> {
         Input: Line<N, N>,
     {
         for (i, phase) in self.phases.iter().enumerate() {
-            let job = Gather::<T, Input, Input, N, N, N> {
+            let job = Gather::<T, Input, Input, N, N, N, N> {
                 line: PhantomData,
                 images: self.x,
                 grid: self.source::<M>(grid, phase),
@@ -236,7 +239,7 @@ impl<T: Real> Correlation<'_, T> {
                 zeros,
                 to: to.wrapping_add(i * self.x.c),
                 row: self.depth(),
-                plane,
+                plane: [N * plane, plane],
             };
             // SAFETY: passed on; each phase has its own part of a row.
             unsafe { job.run(self.kernels.isa) }
@@ -245,7 +248,7 @@ impl<T: Real> Correlation<'_, T> {
 
     /// The tiles of the image that a phase reads.
     fn source<const M: usize>(&self, tiles: [usize; 2], phase: &Phase) -> Grid {
-        Grid { tiles, step: M, stride: self.x_stride, origin: phase.origin, hw: self.x.hw }
+        Grid { tiles, step: [M, M], stride: self.x_stride, origin: phase.origin, hw: self.x.hw }
     }
 
     /// The first tile, the last, and the last of the block that comes after.
@@ -265,7 +268,7 @@ impl<T: Real> Correlation<'_, T> {
         let (count, depth, wide) = (last - first, self.depth(), self.row());
         let (v_plane, z_plane) = (count * depth + gap::<T>(), count * wide + gap::<T>());
         let origin = self.first.map(|x| x as isize);
-        let result = Grid { tiles: grid, step: M, stride: self.y_stride, origin, hw: self.out };
+        let result = Grid { tiles: grid, step: [M, M], stride: self.y_stride, origin, hw: self.out };
         // What comes after the products, asked for while they are computed.
         let ahead = self.source::<M>(grid, &self.phases[0]).span([last, next], N).map(|p| p * self.x.c);
         let below = result.span(tiles, M).map(|p| p * self.cols);
@@ -291,15 +294,16 @@ impl<T: Real> Correlation<'_, T> {
                         // SAFETY: a plane of z has `count` rows of so many channels.
                         unsafe { self.product(&v[i * v_plane..][..count * depth], u, channels, z, channels) }
                     }
-                    let job = Emit::<T, Output, N, M> {
+                    let job = Emit::<T, Output, Output, N, N, M, M> {
                         line: PhantomData,
                         from: z,
-                        plane: z_plane,
+                        plane: [N * z_plane, z_plane],
                         grid: result,
                         tiles,
                         channels,
                         to: self.y.get().wrapping_add(col),
                         c: self.cols,
+                        overlap: None,
                         spill: &mut *spill,
                     };
                     // SAFETY: these tiles are ours, by the caller's word.

@@ -43,10 +43,10 @@ impl<L: Line<FROM, N>, const FROM: usize, const N: usize, const FIRST: usize, co
 
 /// With n = 6 the points are 0, `A, -A, B, -B` and infinity. With 1 and 2, those of the paper, the largest error of F(4, 3) in f32 is four times as
 /// large: products of nearer points differ less in magnitude.
-const A: f64 = 0.75;
+pub(super) const A: f64 = 0.75;
 const B: f64 = 1.5;
 /// With n = 5 the points are 0, `A, -A, C` and infinity; with 1 and 2 the largest error of F(3, 3) is twice as large.
-const C: f64 = 2.0;
+pub(super) const C: f64 = 2.0;
 
 /// `[i][j]` is the j-th power of the i-th point; the last point is infinity, whose only power is the highest one that is asked for.
 const fn powers<const N: usize, const J: usize>() -> [[f64; J]; N] {
@@ -96,25 +96,25 @@ const fn weights<const K: usize, const N: usize>() -> [[f64; K]; N] {
 
 /// Arithmetic on registers, to write the maps as formulas.
 #[derive(Clone, Copy)]
-struct Calc<S>(S);
+pub(super) struct Calc<S>(pub(super) S);
 
 impl<S: Simd> Calc<S> {
     #[inline(always)]
-    fn add<T: Real>(self, a: T::Reg<S>, b: T::Reg<S>) -> T::Reg<S> {
+    pub(super) fn add<T: Real>(self, a: T::Reg<S>, b: T::Reg<S>) -> T::Reg<S> {
         T::vadd(self.0, a, b)
     }
     #[inline(always)]
-    fn sub<T: Real>(self, a: T::Reg<S>, b: T::Reg<S>) -> T::Reg<S> {
+    pub(super) fn sub<T: Real>(self, a: T::Reg<S>, b: T::Reg<S>) -> T::Reg<S> {
         T::vsub(self.0, a, b)
     }
     /// `c a`.
     #[inline(always)]
-    fn mul<T: Real>(self, c: f64, a: T::Reg<S>) -> T::Reg<S> {
+    pub(super) fn mul<T: Real>(self, c: f64, a: T::Reg<S>) -> T::Reg<S> {
         T::vmul(self.0, T::splat(self.0, T::from_f64(c)), a)
     }
     /// `a + c b`.
     #[inline(always)]
-    fn fma<T: Real>(self, a: T::Reg<S>, c: f64, b: T::Reg<S>) -> T::Reg<S> {
+    pub(super) fn fma<T: Real>(self, a: T::Reg<S>, c: f64, b: T::Reg<S>) -> T::Reg<S> {
         T::vfma(self.0, b, T::splat(self.0, T::from_f64(c)), a)
     }
 }

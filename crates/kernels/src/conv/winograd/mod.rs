@@ -10,7 +10,7 @@
 //! Transforms and the edges of tiles take some of that back: with 64 channels and 3 x 3 taps, m = 4 does 14 x 14 pixels 2.4 times as fast as the direct
 //! way and 28 x 28 2.9 times, m = 3 does 3 x 3 pixels 2.4 times as fast, on one Zen 5 core. With 4 x 4 taps the passes between 64 channels of
 //! 28 x 28 pixels and 128 of 14 x 14 are 1.6 to 1.8 times as fast, those between 128 of 14 x 14 and 256 of 7 x 7 1.4 to 1.6 times.
-//! [`points`] says which m it is to be, or none.
+//! [`points`] says which m it is to be, or none. 3 x 3 taps at stride 2, whose phases have different numbers of taps, are in [`strided`].
 //!
 //! The price is rounding, and a pixel that is not finite spoils its whole tile. The largest errors of a result in f32, in units of the root of its
 //! mean square, over 14 x 14 pixels of y of 8 images, for normal images and weights after He et al. (forward, input gradient, weight
@@ -27,6 +27,7 @@
 
 mod correlate;
 mod lines;
+pub(super) mod strided;
 #[cfg(test)]
 mod tests;
 mod transform;

@@ -18,8 +18,8 @@ use crate::simd::{Isa, Kernel, Simd, dispatch_on};
 pub(super) struct Grid {
     /// Tiles of an image.
     pub(super) tiles: [usize; 2],
-    /// From one tile to the next, in pixels of a tile.
-    pub(super) step: usize,
+    /// From one tile to the next, down and to the right, in pixels of a tile.
+    pub(super) step: [usize; 2],
     /// From one pixel of a tile to the next, in pixels of the image.
     pub(super) stride: usize,
     /// The first pixel of the first tile.
@@ -33,7 +33,7 @@ impl Grid {
     #[inline(always)]
     fn place(&self, t: usize) -> (usize, [isize; 2]) {
         let [th, tw] = self.tiles;
-        let at = |i: usize, axis: usize| (i * self.step * self.stride) as isize + self.origin[axis];
+        let at = |i: usize, axis: usize| (i * self.step[axis] * self.stride) as isize + self.origin[axis];
         (t / (th * tw), [at(t / tw % th, 0), at(t % tw, 1)])
     }
 
@@ -50,13 +50,24 @@ impl Grid {
         [row(first, 0), row(last - 1, side * self.stride)]
     }
 
+    /// Whether tile `t` shares its first row, its first column, with a tile before it; `before` says so of the first ones.
+    #[inline(always)]
+    fn shares(&self, t: usize, before: [bool; 2]) -> [bool; 2] {
+        let [th, tw] = self.tiles;
+        [before[0] || t / tw % th != 0, before[1] || t % tw != 0]
+    }
+
     /// Calls `f` for each pixel of the tile: its place in the tile, and its index in the image if it lies inside.
     #[inline(always)]
-    fn pixels<const F: usize>(&self, [top, left]: [isize; 2], mut f: impl FnMut(usize, usize, Option<usize>)) {
+    fn pixels<const F: usize, const G: usize>(
+        &self,
+        [top, left]: [isize; 2],
+        mut f: impl FnMut(usize, usize, Option<usize>),
+    ) {
         let [h, w] = self.hw.map(|x| x as isize);
         for i in 0..F {
             let row = top + (i * self.stride) as isize;
-            for j in 0..F {
+            for j in 0..G {
                 let col = left + (j * self.stride) as isize;
                 let inside = (0..h).contains(&row) && (0..w).contains(&col);
                 f(i, j, inside.then_some((row * w + col) as usize));
@@ -65,8 +76,8 @@ impl Grid {
     }
 }
 
-/// From tiles of `F x F` pixels to `O x J` planes, some columns of the `O x O`: `H` along the rows of a tile makes only these.
-pub(super) struct Gather<'a, T, L, H, const F: usize, const O: usize, const J: usize> {
+/// From tiles of `F x G` pixels to `O x J` planes, by `L` along the columns of a tile and `H` along its rows.
+pub(super) struct Gather<'a, T, L, H, const F: usize, const G: usize, const O: usize, const J: usize> {
     pub(super) line: PhantomData<(L, H)>,
     pub(super) images: Images<'a, T>,
     pub(super) grid: Grid,
@@ -78,13 +89,14 @@ pub(super) struct Gather<'a, T, L, H, const F: usize, const O: usize, const J: u
     pub(super) zeros: &'a [T],
     /// The first tile in the first plane.
     pub(super) to: *mut T,
-    /// From one tile to the next, and from one plane to the next.
+    /// From one tile to the next.
     pub(super) row: usize,
-    pub(super) plane: usize,
+    /// From one row of planes to the next, and from one plane to the next in a row.
+    pub(super) plane: [usize; 2],
 }
 
-impl<T: Real, L: Line<F, O>, H: Line<F, J>, const F: usize, const O: usize, const J: usize>
-    Gather<'_, T, L, H, F, O, J>
+impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize>
+    Gather<'_, T, L, H, F, G, O, J>
 {
     /// # Safety
     /// The channels are writable for each tile in each plane, and nobody else uses them meanwhile.
@@ -96,8 +108,8 @@ impl<T: Real, L: Line<F, O>, H: Line<F, J>, const F: usize, const O: usize, cons
 /// Work whose pointers its caller vouched for.
 struct Vouched<K>(K);
 
-impl<T: Real, L: Line<F, O>, H: Line<F, J>, const F: usize, const O: usize, const J: usize> Kernel
-    for Vouched<Gather<'_, T, L, H, F, O, J>>
+impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize> Kernel
+    for Vouched<Gather<'_, T, L, H, F, G, O, J>>
 {
     type Output = ();
 
@@ -106,26 +118,27 @@ impl<T: Real, L: Line<F, O>, H: Line<F, J>, const F: usize, const O: usize, cons
         let Gather { images, grid, tiles: [first, last], channels: [c0, c1], zeros, to, row, plane, .. } = self.0;
         let c = images.c;
         assert!(images.hw == grid.hw && c0 <= c1 && c1 <= c && c1 - c0 <= zeros.len());
-        let mut from = [[zeros.as_ptr(); F]; F];
+        let mut from = [[zeros.as_ptr(); G]; F];
         for t in first..last {
             let (image, place) = grid.place(t);
             let image = images.data[image * images.image_len()..][..images.image_len()].as_ptr();
-            grid.pixels::<F>(place, |i, j, pixel| {
+            grid.pixels::<F, G>(place, |i, j, pixel| {
                 from[i][j] = pixel.map_or(zeros.as_ptr(), |p| image.wrapping_add(p * c + c0));
             });
-            let to = planes::<T, O, J>(to.wrapping_add((t - first) * row), [J * plane, plane]);
+            let to = planes::<T, O, J>(to.wrapping_add((t - first) * row), plane);
             // SAFETY: each pixel lies in the image or is a row of zeros (checked above); the caller of `Gather::run` vouches for the planes.
-            unsafe { sandwich::<T, S, L, H, F, O, J>(simd, &from, &to, c1 - c0) }
+            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, c1 - c0) }
         }
     }
 }
 
-/// From `F x F` planes to tiles of `O x O` pixels, for `channels` of the images' channels.
-pub(super) struct Emit<'a, T, L, const F: usize, const O: usize> {
-    pub(super) line: PhantomData<L>,
+/// From `F x G` planes to tiles of `O x J` pixels, for `channels` of the images' channels.
+pub(super) struct Emit<'a, T, L, H, const F: usize, const G: usize, const O: usize, const J: usize> {
+    pub(super) line: PhantomData<(L, H)>,
+    /// The first tile in the first plane, `channels` of each.
     pub(super) from: &'a [T],
-    /// From one plane to the next.
-    pub(super) plane: usize,
+    /// From one row of planes to the next, and from one plane to the next in a row.
+    pub(super) plane: [usize; 2],
     pub(super) grid: Grid,
     /// First and last tile.
     pub(super) tiles: [usize; 2],
@@ -134,51 +147,92 @@ pub(super) struct Emit<'a, T, L, const F: usize, const O: usize> {
     pub(super) to: *mut T,
     /// Channels of the images.
     pub(super) c: usize,
-    /// Room for what lies outside, `channels` long.
+    /// Whether the first row and the first column of a tile lie on the last of the tile before: is there one above, to the left? They are then added to what
+    /// is there.
+    pub(super) overlap: Option<[bool; 2]>,
+    /// Room for what lies outside, `channels` long, and with overlaps for what is added, `O + J` times as much.
     pub(super) spill: &'a mut [T],
 }
 
-impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Emit<'_, T, L, F, O> {
+impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize>
+    Emit<'_, T, L, H, F, G, O, J>
+{
     /// # Safety
-    /// The images of these tiles are writable and nobody else uses these channels of the tiles' pixels meanwhile.
+    /// The images of these tiles are writable, and initialised where tiles overlap; nobody else uses these channels of the tiles' pixels meanwhile.
     pub(super) unsafe fn run(self, isa: Isa) {
         dispatch_on(isa, Vouched(self));
     }
 }
 
-impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Vouched<Emit<'_, T, L, F, O>> {
+impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize> Kernel
+    for Vouched<Emit<'_, T, L, H, F, G, O, J>>
+{
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Emit { from, plane, grid, tiles: [first, last], channels, to: images, c, spill, .. } = self.0;
-        assert!((F * F - 1) * plane + (last - first) * channels <= from.len() && channels <= spill.len());
+        let Emit { from, plane, grid, tiles: [first, last], channels, to: images, c, overlap, spill, .. } = self.0;
+        assert!((F - 1) * plane[0] + (G - 1) * plane[1] + (last - first) * channels <= from.len());
+        assert!(channels * if overlap.is_some() { 1 + O + J } else { 1 } <= spill.len());
         let spill = spill.as_mut_ptr();
-        let mut to = [[spill; O]; O];
+        let mut to = [[spill; J]; O];
         for t in first..last {
             let (image, place) = grid.place(t);
             let image = images.wrapping_add(image * grid.hw[0] * grid.hw[1] * c);
-            grid.pixels::<O>(place, |i, j, pixel| to[i][j] = pixel.map_or(spill, |p| image.wrapping_add(p * c)));
+            grid.pixels::<O, J>(place, |i, j, pixel| to[i][j] = pixel.map_or(spill, |p| image.wrapping_add(p * c)));
             let from = from.as_ptr().wrapping_add((t - first) * channels);
-            let from = planes::<T, F, F>(from.cast_mut(), [F * plane, plane]).map(|row| row.map(|p| p.cast_const()));
-            // SAFETY: the planes hold the tiles (checked above); the caller of `Emit::run` vouches for the pixels.
-            unsafe { sandwich::<T, S, L, L, F, O, O>(simd, &from, &to, channels) }
+            let from = planes::<T, F, G>(from.cast_mut(), plane).map(|row| row.map(|p| p.cast_const()));
+            let Some(shared) = overlap.map(|before| grid.shares(t, before)).filter(|shared| shared.contains(&true))
+            else {
+                // SAFETY: the planes hold the tiles (checked above); the caller of `Emit::run` vouches for the pixels.
+                unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, channels) }
+                continue;
+            };
+            // What is added goes aside first.
+            let whole = to;
+            let mut aside = 0;
+            for i in 0..O {
+                for j in 0..J {
+                    if (i == 0 && shared[0] || j == 0 && shared[1]) && whole[i][j] != spill {
+                        aside += 1;
+                        to[i][j] = spill.wrapping_add(aside * channels);
+                    }
+                }
+            }
+            // SAFETY: as above; at most O + J - 1 pixels are aside, for which there is room.
+            unsafe {
+                sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, channels);
+                for i in 0..O {
+                    for j in 0..J {
+                        if to[i][j] != whole[i][j] {
+                            let added = std::slice::from_raw_parts(to[i][j], channels);
+                            let sum = std::slice::from_raw_parts_mut(whole[i][j], channels);
+                            sum.iter_mut().zip(added).for_each(|(sum, &x)| *sum += x);
+                        }
+                    }
+                }
+            }
         }
     }
 }
 
-/// From `F x F` planes to `O x O` planes, `len` elements of each.
-pub(super) struct Planes<T, L, const F: usize, const O: usize> {
-    pub(super) line: PhantomData<L>,
+/// From `F x G` planes to `O x J` planes, `len` elements of each of some rows.
+pub(super) struct Planes<T, L, H, const F: usize, const G: usize, const O: usize, const J: usize> {
+    pub(super) line: PhantomData<(L, H)>,
     pub(super) from: *const T,
     /// From one row of planes to the next, and from one plane to the next in a row.
     pub(super) from_step: [usize; 2],
     pub(super) to: *mut T,
     pub(super) to_step: [usize; 2],
     pub(super) len: usize,
+    pub(super) rows: usize,
+    /// From one row of elements to the next, of `from` and of `to`.
+    pub(super) row: [usize; 2],
 }
 
-impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Planes<T, L, F, O> {
+impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize>
+    Planes<T, L, H, F, G, O, J>
+{
     /// # Safety
     /// The elements are readable and writable, and nobody else uses those of `to` meanwhile.
     pub(super) unsafe fn run(self, isa: Isa) {
@@ -186,16 +240,21 @@ impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Planes<T, L, F, O> 
     }
 }
 
-impl<T: Real, L: Line<F, O>, const F: usize, const O: usize> Kernel for Vouched<Planes<T, L, F, O>> {
+impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize> Kernel
+    for Vouched<Planes<T, L, H, F, G, O, J>>
+{
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Planes { from, from_step, to, to_step, len, .. } = self.0;
-        let from = planes::<T, F, F>(from.cast_mut(), from_step).map(|row| row.map(|p| p.cast_const()));
-        let to = planes::<T, O, O>(to, to_step);
-        // SAFETY: the caller of `Planes::run` vouches for the elements.
-        unsafe { sandwich::<T, S, L, L, F, O, O>(simd, &from, &to, len) }
+        let Planes { from, from_step, to, to_step, len, rows, row, .. } = self.0;
+        for i in 0..rows {
+            let from = planes::<T, F, G>(from.wrapping_add(i * row[0]).cast_mut(), from_step);
+            let from = from.map(|row| row.map(|p| p.cast_const()));
+            let to = planes::<T, O, J>(to.wrapping_add(i * row[1]), to_step);
+            // SAFETY: the caller of `Planes::run` vouches for the elements.
+            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, len) }
+        }
     }
 }
 
@@ -216,9 +275,18 @@ fn planes<T, const N: usize, const J: usize>(first: *mut T, [row, col]: [usize; 
 /// # Safety
 /// They are readable and writable.
 #[inline(always)]
-unsafe fn sandwich<T: Real, S: Simd, L: Line<F, O>, H: Line<F, J>, const F: usize, const O: usize, const J: usize>(
+unsafe fn sandwich<
+    T: Real,
+    S: Simd,
+    L: Line<F, O>,
+    H: Line<G, J>,
+    const F: usize,
+    const G: usize,
+    const O: usize,
+    const J: usize,
+>(
     simd: S,
-    from: &[[*const T; F]; F],
+    from: &[[*const T; G]; F],
     to: &[[*mut T; J]; O],
     len: usize,
 ) {
@@ -226,13 +294,13 @@ unsafe fn sandwich<T: Real, S: Simd, L: Line<F, O>, H: Line<F, J>, const F: usiz
     let whole = len - len % lanes;
     for at in (0..whole).step_by(lanes) {
         // SAFETY: `lanes` elements from `at` on are below `len`.
-        unsafe { step::<T, S, L, H, F, O, J>(simd, from, to, at, |p| T::load(simd, p), |p, v| T::store(simd, p, v)) }
+        unsafe { step::<T, S, L, H, F, G, O, J>(simd, from, to, at, |p| T::load(simd, p), |p, v| T::store(simd, p, v)) }
     }
     if whole < len {
         let rest = Mask::first(simd, len - whole);
         // SAFETY: the mask ends at `len`.
         unsafe {
-            step::<T, S, L, H, F, O, J>(simd, from, to, whole, |p| rest.load(simd, p), |p, v| rest.store(simd, p, v))
+            step::<T, S, L, H, F, G, O, J>(simd, from, to, whole, |p| rest.load(simd, p), |p, v| rest.store(simd, p, v))
         }
     }
 }
@@ -242,9 +310,18 @@ unsafe fn sandwich<T: Real, S: Simd, L: Line<F, O>, H: Line<F, J>, const F: usiz
 /// # Safety
 /// `load` and `store` may be called at element `at` of each pointer.
 #[inline(always)]
-unsafe fn step<T: Real, S: Simd, L: Line<F, O>, H: Line<F, J>, const F: usize, const O: usize, const J: usize>(
+unsafe fn step<
+    T: Real,
+    S: Simd,
+    L: Line<F, O>,
+    H: Line<G, J>,
+    const F: usize,
+    const G: usize,
+    const O: usize,
+    const J: usize,
+>(
     simd: S,
-    from: &[[*const T; F]; F],
+    from: &[[*const T; G]; F],
     to: &[[*mut T; J]; O],
     at: usize,
     load: impl Fn(*const T) -> T::Reg<S>,
@@ -253,8 +330,8 @@ unsafe fn step<T: Real, S: Simd, L: Line<F, O>, H: Line<F, J>, const F: usize, c
     let zero = T::splat(simd, T::ZERO);
     let mut half = [[zero; J]; F];
     for i in 0..F {
-        let mut row = [zero; F];
-        for j in 0..F {
+        let mut row = [zero; G];
+        for j in 0..G {
             row[j] = load(from[i][j].wrapping_add(at));
         }
         half[i] = H::apply::<T, S>(simd, row);

@@ -103,8 +103,9 @@ impl<T: Real> WeightGrad<'_, T> {
         let (channels, cols) = (c1 - c0, g1 - g0);
         let rows = self.phases.len() * channels;
         let (v_plane, q_plane) = (block * rows + gap::<T>(), block * cols + gap::<T>());
-        let x_grid = |phase: &Phase| Grid { tiles, step: M, stride: self.stride, origin: phase.origin, hw: self.x.hw };
-        let g_grid = Grid { tiles, step: M, stride: 1, origin: [0, 0], hw: self.g.hw };
+        let x_grid =
+            |phase: &Phase| Grid { tiles, step: [M, M], stride: self.stride, origin: phase.origin, hw: self.x.hw };
+        let g_grid = Grid { tiles, step: [M, M], stride: 1, origin: [0, 0], hw: self.g.hw };
         scratch::with::<T, _>(Slot::Window, N * J * (v_plane + q_plane) + channels.max(cols), |values| {
             let (v, rest) = values.split_at_mut(N * J * v_plane);
             let (q, zeros) = rest.split_at_mut(N * J * q_plane);
@@ -113,7 +114,7 @@ impl<T: Real> WeightGrad<'_, T> {
             for start in (0..total).step_by(block) {
                 let [end, next] = [1, 2].map(|i| (start + i * block).min(total));
                 for (i, phase) in self.phases.iter().enumerate() {
-                    let job = Gather::<T, Input, Part<Input, N, FIRST>, N, N, J> {
+                    let job = Gather::<T, Input, Part<Input, N, FIRST>, N, N, N, J> {
                         line: PhantomData,
                         images: self.x,
                         grid: x_grid(phase),
@@ -122,12 +123,12 @@ impl<T: Real> WeightGrad<'_, T> {
                         zeros,
                         to: v[i * channels..].as_mut_ptr(),
                         row: rows,
-                        plane: v_plane,
+                        plane: [J * v_plane, v_plane],
                     };
                     // SAFETY: planes of v have rows for `block` tiles, a part of each for this phase.
                     unsafe { job.run(self.kernels.isa) }
                 }
-                let job = Gather::<T, Spread, Part<Spread, N, FIRST>, M, N, J> {
+                let job = Gather::<T, Spread, Part<Spread, N, FIRST>, M, M, N, J> {
                     line: PhantomData,
                     images: self.g,
                     grid: g_grid,
@@ -136,7 +137,7 @@ impl<T: Real> WeightGrad<'_, T> {
                     zeros,
                     to: q.as_mut_ptr(),
                     row: cols,
-                    plane: q_plane,
+                    plane: [J * q_plane, q_plane],
                 };
                 // SAFETY: planes of q have rows for `block` tiles.
                 unsafe { job.run(self.kernels.isa) }
@@ -164,13 +165,15 @@ impl<T: Real> WeightGrad<'_, T> {
         let to = SendPtr::new(dw);
         for_each_piece(par, self.phases.len(), len, |phase, first, count| {
             let [top, left] = self.phases[phase].tap;
-            let job = Planes::<T, Collect, N, K> {
+            let job = Planes::<T, Collect, Collect, N, N, K, K> {
                 line: PhantomData,
                 from: sums[phase * len + first..].as_ptr(),
                 from_step: [N * plane, plane],
                 to: to.get().wrapping_add((top * side + left) * len + first),
                 to_step: [self.stride * side * len, self.stride * len],
                 len: count,
+                rows: 1,
+                row: [0, 0],
             };
             // SAFETY: elements of N^2 planes and of K^2 taps, whose sizes were checked; pieces are disjoint.
             unsafe { job.run(self.kernels.isa) }
@@ -222,7 +225,7 @@ struct Sums<T> {
 
 /// Into how many pieces the channels of x and of g are cut, of so many registers, each piece in so many halves. Those of x alone where all threads
 /// then have as much to do, because every piece transforms all of its channels of g; where there are too few, those of g too.
-fn cuts(threads: usize, halves: usize, registers: [usize; 2]) -> [usize; 2] {
+pub(super) fn cuts(threads: usize, halves: usize, registers: [usize; 2]) -> [usize; 2] {
     let is_fair = |cuts: &usize| (halves * cuts).is_multiple_of(threads) && registers[0].is_multiple_of(*cuts);
     if let Some(cuts) = (1..=registers[0]).find(is_fair) {
         return [cuts, 1];
