@@ -54,7 +54,7 @@ impl Grid {
     #[inline(always)]
     fn shares(&self, t: usize, before: [bool; 2]) -> [bool; 2] {
         let [th, tw] = self.tiles;
-        [before[0] || t / tw % th != 0, before[1] || t % tw != 0]
+        [before[0] || !(t / tw).is_multiple_of(th), before[1] || !t.is_multiple_of(tw)]
     }
 
     /// Calls `f` for each pixel of the tile: its place in the tile, and its index in the image if it lies inside.
