@@ -36,18 +36,28 @@ fn check(d: &ConvDims) {
 }
 
 fn check_as<T: Real>(isa: Isa, points: Points, d: &ConvDims, operands: [&[f64]; 3], expected: &[Vec<f64>; 3]) {
-    let seq = run::<T>(isa, Par::Seq, points, d, operands);
-    let rayon = run::<T>(isa, Par::Rayon, points, d, operands);
+    let of = |par| run::<T>(isa, par, points, d, operands);
+    compare(d, of(Par::Seq), of(Par::Rayon), expected, &format!("{isa:?} {points:?}"));
+}
+
+/// Of y, dx and dw those of one thread and of several have the same bits, and are as expected but for rounding.
+pub(super) fn compare<T: Real>(
+    d: &ConvDims,
+    seq: [Vec<T>; 3],
+    rayon: [Vec<T>; 3],
+    expected: &[Vec<f64>; 3],
+    how: &str,
+) {
     for (what, ((seq, rayon), expected)) in ["y", "dx", "dw"].iter().zip(seq.iter().zip(&rayon).zip(expected)) {
         assert!(
             bytemuck::cast_slice::<T, u8>(seq) == bytemuck::cast_slice::<T, u8>(rayon),
-            "{what} depends on threads for {isa:?} {points:?} {d:?}"
+            "{what} depends on threads for {how} {d:?}"
         );
         let terms = (d.n * d.hw[0] * d.hw[1]).max(d.taps() * d.ci.max(d.co)) as f64;
         let tolerance = 100.0 * T::EPSILON.to_f64() * (1.0 + terms.sqrt());
         for (i, (&got, &want)) in seq.iter().zip(expected).enumerate() {
             let error = (got.to_f64() - want).abs();
-            assert!(error <= tolerance, "{what}[{i}] = {got}, not {want}, for {isa:?} {points:?} {d:?}");
+            assert!(error <= tolerance, "{what}[{i}] = {got}, not {want}, for {how} {d:?}");
         }
     }
 }
@@ -112,31 +122,36 @@ fn threads_change_no_bit() {
     }
 }
 
-/// The largest error of each pass of f32, for each algorithm, relative to the root of the mean square of the result: the loss of accuracy that a user sees. Images are
-/// normal with variance 1, weights as He et al. (2015) draw them.
-fn errors(d: &ConvDims) -> [[f64; 3]; 3] {
-    let normal = |len: usize, seed: usize| {
+/// Images that are normal with variance 1, weights as He et al. (2015) draw them, and a gradient like the images; in f32.
+pub(super) fn normal_operands(d: &ConvDims) -> [Vec<f64>; 3] {
+    let normal = |len: usize, seed: usize, scale: f64| {
         let sum = |i: usize| (0..12).map(|k| noise(1, seed * 1_000_003 + 12 * i + k)[0]).sum::<f64>() / 2.0;
-        (0..len).map(|i| f64::from(sum(i) as f32)).collect::<Vec<f64>>()
+        (0..len).map(|i| f64::from((f64::from(sum(i) as f32) * scale) as f32)).collect::<Vec<f64>>()
     };
     let out = d.out_hw().unwrap();
-    let x = normal(d.n * d.hw[0] * d.hw[1] * d.ci, 1);
-    let scale = (2.0 / (d.taps() * d.ci) as f64).sqrt();
-    let w: Vec<f64> = normal(d.taps() * d.ci * d.co, 2).iter().map(|w| f64::from((w * scale) as f32)).collect();
-    let g = normal(d.n * out[0] * out[1] * d.co, 3);
+    let weights = normal(d.taps() * d.ci * d.co, 2, (2.0 / (d.taps() * d.ci) as f64).sqrt());
+    [normal(d.n * d.hw[0] * d.hw[1] * d.ci, 1, 1.0), weights, normal(d.n * out[0] * out[1] * d.co, 3, 1.0)]
+}
+
+/// The largest error of y, dx and dw, each relative to the root of the mean square of the result: the loss of accuracy that a user sees.
+pub(super) fn largest_errors<T: Real>(got: &[Vec<T>; 3], want: &[Vec<f64>; 3]) -> [f64; 3] {
+    [0, 1, 2].map(|i| {
+        let rms = (want[i].iter().map(|v| v * v).sum::<f64>() / want[i].len() as f64).sqrt();
+        got[i].iter().zip(&want[i]).map(|(&a, b)| (a.to_f64() - b).abs()).fold(0.0, f64::max) / rms
+    })
+}
+
+/// Those of f32 for each algorithm.
+fn errors(d: &ConvDims) -> [[f64; 3]; 3] {
+    let [x, w, g] = normal_operands(d);
+    let out = d.out_hw().unwrap();
     // In f64 the plain passes are exact enough whichever way they take, as another test says.
     let mut want = [vec![0.0; g.len()], vec![0.0; x.len()], vec![0.0; w.len()]];
     forward::forward(kernels(), Par::Rayon, d, out, &x, &w, &mut want[0]);
     input_grad::input_grad(kernels(), Par::Rayon, d, out, &g, &w, &mut want[1]);
     weight_grad::weight_grad(kernels(), Par::Rayon, d, out, &x, &g, &mut want[2]);
     let isa = crate::simd::isa();
-    Points::ALL.map(|points| {
-        let got = run::<f32>(isa, Par::Rayon, points, d, [&x, &w, &g]);
-        [0, 1, 2].map(|i| {
-            let rms = (want[i].iter().map(|v| v * v).sum::<f64>() / want[i].len() as f64).sqrt();
-            got[i].iter().zip(&want[i]).map(|(&a, b)| (f64::from(a) - b).abs()).fold(0.0, f64::max) / rms
-        })
-    })
+    Points::ALL.map(|points| largest_errors(&run::<f32>(isa, Par::Rayon, points, d, [&x, &w, &g]), &want))
 }
 
 #[test]
@@ -162,11 +177,8 @@ fn in_f64_nothing_that_matters_is_lost() {
         let [x, w, g] = operands.each_ref().map(Vec::as_slice);
         let want = naive(&d, x, w, g);
         for (points, bound) in Points::ALL.into_iter().zip([1e-14, 1e-13, 1e-13]) {
-            for (got, want) in run::<f64>(crate::simd::isa(), Par::Seq, points, &d, [x, w, g]).iter().zip(&want) {
-                let rms = (want.iter().map(|v| v * v).sum::<f64>() / want.len() as f64).sqrt();
-                let error = got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / rms;
-                assert!(error < bound, "{points:?}: {error}");
-            }
+            let errors = largest_errors(&run::<f64>(crate::simd::isa(), Par::Seq, points, &d, [x, w, g]), &want);
+            assert!(errors.into_iter().all(|error| error < bound), "{points:?}: {errors:?}");
         }
     }
 }

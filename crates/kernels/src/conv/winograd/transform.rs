@@ -1,4 +1,4 @@
-//! Transforms `L x L^T` of tiles of pixels, the lanes running over channels: from images to planes, from planes to images, and from
+//! Transforms `L x H^T` of tiles of pixels, the lanes running over channels: from images to planes, from planes to images, and from
 //! planes to planes.
 //!
 //! A plane holds one of the n^2 values of every tile, `[tile, channel]`, so that a plane of inputs times a plane of weights is a

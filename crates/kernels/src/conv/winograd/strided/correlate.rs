@@ -15,10 +15,9 @@ use crate::conv::winograd::lines::{Line, Part};
 use crate::conv::winograd::transform::{Emit, Planes};
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
 use crate::par::{Par, SendPtr, for_each_range};
-use crate::prefetch::prefetch;
 use crate::scratch::{self, Slot};
 
-/// Elements of the transformed pixels of a block of images: as many as there are of the weights, but not fewer than these.
+/// Elements of the transformed pixels, or of the products, of a block of images: as many as there are of the weights, but not fewer than these.
 const BLOCK: usize = 1 << 17;
 
 /// Which of the two passes.
@@ -52,11 +51,13 @@ impl<T: Real> Correlation<'_, T> {
         assert!(self.w.len() == 9 * self.source.c * self.cols);
         let panels = self.cols.div_ceil(self.width());
         let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
-        let weights = self.plan.weights().pow(2) * self.source.c * self.cols;
-        // What each thread transforms for itself.
-        let cost = |&of_panels: &usize| self.n * self.elements() / threads.div_ceil(of_panels) + weights / of_panels;
-        let of_panels = (1..=panels.min(threads)).min_by_key(cost).unwrap_or(1);
-        let of_images = threads.div_ceil(of_panels).min(self.n);
+        let weights = self.plan.weights().iter().product::<usize>() * self.source.c * self.cols;
+        let images = |of_panels: usize| (threads / of_panels).min(self.n);
+        // What each thread transforms for itself, where all have as many panels.
+        let cost = |&of_panels: &usize| self.n * self.elements() / images(of_panels) + weights / of_panels;
+        let is_even = |of_panels: &usize| panels.is_multiple_of(*of_panels) && threads.is_multiple_of(*of_panels);
+        let of_panels = (1..=threads).filter(is_even).min_by_key(cost).unwrap_or(1);
+        let of_images = images(of_panels);
         for_each_range(par, of_images * of_panels, 1, |first, last| {
             for piece in first..last {
                 let (i, j) = (piece / of_panels, piece % of_panels);
@@ -96,15 +97,16 @@ impl<T: Real> Correlation<'_, T> {
     /// # Safety
     /// Nobody else uses this part of the result meanwhile.
     unsafe fn piece(&self, [n0, n1]: [usize; 2], panels: [usize; 2]) {
-        let weights = self.plan.weights();
-        let row = weights * self.matrix();
-        let all = weights * (panels[1] - panels[0]) * row;
-        let most = (BLOCK.max(all) / self.elements()).max(1);
+        let [weights, row] = [self.plan.weights()[0], self.plan.weights()[1] * self.matrix()];
+        let count = panels[1] - panels[0];
+        let all = weights * count * row;
+        let products = self.to()[0] * self.to()[1] * self.plan.tiles() * count * self.width();
+        let most = (BLOCK.max(all) / self.elements().max(products)).max(1);
         let blocks = (n1 - n0).div_ceil(most);
         if blocks == 1 {
             // SAFETY: passed on.
             return scratch::with::<T, _>(Slot::Weights, row, |u| unsafe {
-                self.block([n0, n1, n1], panels, |weight, panel, f| {
+                self.block([n0, n1], panels, |weight, panel, f| {
                     self.weights(weight, panel, u);
                     f(u);
                 });
@@ -115,7 +117,7 @@ impl<T: Real> Correlation<'_, T> {
                 self.weights(i % weights, panels[0] + i / weights, u);
             }
             for i in 0..blocks {
-                let range = [i, i + 1, (i + 2).min(blocks)].map(|i| n0 + i * (n1 - n0) / blocks);
+                let range = [i, i + 1].map(|i| n0 + i * (n1 - n0) / blocks);
                 // SAFETY: passed on.
                 unsafe {
                     self.block(range, panels, |weight, panel, f| {
@@ -128,7 +130,7 @@ impl<T: Real> Correlation<'_, T> {
 
     /// One row of the matrices of transformed weights, `[weight, channel, width]`, of one panel.
     fn weights(&self, weight: usize, panel: usize, u: &mut [T]) {
-        match (self.pass, self.plan.weights()) {
+        match (self.pass, self.plan.weights()[1]) {
             (Pass::Forward, 5) => self.weights_by::<Weights, 5>(weight, panel, u),
             (Pass::Forward, _) => self.weights_by::<Weights, 6>(weight, panel, u),
             (Pass::InputGrad, 5) => self.weights_by::<Backwards<Weights>, 5>(weight, panel, u),
@@ -150,7 +152,7 @@ impl<T: Real> Correlation<'_, T> {
     fn weights_as<L: Line<3, 1>, H: Line<3, N>, const N: usize>(&self, panel: usize, u: &mut [T]) {
         let (c, width, col) = (self.source.c, self.width(), panel * self.width());
         let tap = c * self.cols;
-        assert!(N == self.plan.weights() && u.len() == N * self.matrix() && col < self.cols);
+        assert!(N == self.plan.weights()[1] && u.len() == N * self.matrix() && col < self.cols);
         let job = Planes::<T, L, H, 3, 3, 1, N> {
             line: PhantomData,
             from: self.w[col..].as_ptr(),
@@ -165,23 +167,21 @@ impl<T: Real> Correlation<'_, T> {
         unsafe { job.run(self.kernels.isa) }
     }
 
-    /// A block of images: the first, the last, and the last of the block that comes after. `weights` calls what it is given with a row of the matrices of a
-    /// panel.
+    /// A block of images. `weights` calls what it is given with a row of the matrices of a panel.
     ///
     /// # Safety
     /// Nobody else uses this part of the result meanwhile.
     unsafe fn block(
         &self,
-        [first, last, next]: [usize; 3],
+        range: [usize; 2],
         panels: [usize; 2],
         mut weights: impl FnMut(usize, usize, &mut dyn FnMut(&[T])),
     ) {
-        let (plan, c, width, range) = (&self.plan, self.source.c, self.width(), [first, last]);
+        let (plan, c, width, [first, last]) = (&self.plan, self.source.c, self.width(), range);
         let rows = plan.tiles() * (last - first);
         let [from, to] = [self.from(), self.to()].map(|[i, j]| i * j);
         let (v_plane, z_plane) = (rows * c + gap::<T>(), rows * width + gap::<T>());
         let count = panels[1] - panels[0];
-        let image = self.out[0] * self.out[1] * self.cols;
         if !self.is_covered() {
             for pixel in first * self.out[0] * self.out[1]..last * self.out[0] * self.out[1] {
                 let [low, high] = panels.map(|panel| (panel * width).min(self.cols));
@@ -208,12 +208,8 @@ impl<T: Real> Correlation<'_, T> {
             // Beside what lies outside, the pixels of a tile that are added.
             scratch::with::<T, _>(Slot::Panels, count * to * z_plane + 19 * width, |z| {
                 let (z, spill) = z.split_at_mut(count * to * z_plane);
-                for weight in 0..plan.weights() {
+                for weight in 0..plan.weights()[0] {
                     for (i, z) in z.chunks_exact_mut(to * z_plane).enumerate() {
-                        // What comes after, asked for while these are computed.
-                        let part = [weight * count + i, plan.weights() * count];
-                        prefetch(self.source.data.as_ptr(), [last, next].map(|n| n * self.source.image_len()), part);
-                        prefetch(self.result.get(), range.map(|n| n * image), part);
                         weights(weight, panels[0] + i, &mut |u| {
                             self.products(weight, range, [v, u], v_plane, self.cols_of(panels[0] + i), z, z_plane);
                         });
@@ -242,7 +238,7 @@ impl<T: Real> Correlation<'_, T> {
     }
 
     /// The products with one row of the weights. Forward, `z[t, o]` at a point is the sum over the values there and channels of `v[t, c] u[c, o]`, of which
-    /// the middle taps come first; the gradient of a value is one such product at its point.
+    /// those of the middle row of taps come first; the gradient of a value is one such product at its point.
     #[expect(clippy::too_many_arguments, reason = "one call site")]
     fn products(
         &self,
@@ -259,7 +255,7 @@ impl<T: Real> Correlation<'_, T> {
         let count = range[1] - range[0];
         assert!(v.len() == from[0] * from[1] * v_plane && z.len() == to[0] * to[1] * z_plane);
         assert!(plan.tiles() * count * c <= v_plane && plan.tiles() * count * cols <= z_plane);
-        assert!(u.len() == plan.weights() * self.matrix() && cols <= width);
+        assert!(u.len() == plan.weights()[1] * self.matrix() && cols <= width);
         let [of_rows, of_cols] = plan.axes.map(|axis| axis.values());
         let has_middle = |point| of_rows.iter().any(|value| (value.point, value.weight) == (point, 0));
         for (i, row) in of_rows.iter().enumerate().filter(|(_, row)| row.weight == weight) {
@@ -343,7 +339,7 @@ impl<T: Real> Correlation<'_, T> {
                 (Pass::InputGrad, [Three, Three]) => {
                     self.emit_as::<Scatter, 7, 7, 7, 7>(part, range, z, plane, cols, spill);
                 }
-                _ => {}
+                _ => unreachable!("tiles between paddings are so along both axes"),
             }
         }
     }

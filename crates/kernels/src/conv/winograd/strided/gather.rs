@@ -36,16 +36,16 @@ impl<T: Real> Source<'_, T> {
     pub(super) unsafe fn values(&self) {
         use Kind::{Between, Four, Three};
         for part in self.plan.parts() {
-            let grid = part.of_x(self.images.hw);
+            let (grid, cols) = (part.of_x(self.images.hw), self.plan.values()[1]);
             // SAFETY: passed on.
             unsafe {
                 match part.kinds {
-                    [Between, Between] => self.gather::<Input, 7, 7, 8, 8>(&part, grid),
-                    [Four, Four] => self.gather::<Input, 9, 9, 9, 9>(&part, grid),
-                    [Four, Three] => self.gather::<Input, 9, 7, 9, 7>(&part, grid),
-                    [Three, Four] => self.gather::<Input, 7, 9, 7, 9>(&part, grid),
-                    [Three, Three] => self.gather::<Input, 7, 7, 7, 7>(&part, grid),
-                    _ => {}
+                    [Between, Between] => self.gather::<Input, 7, 7, 8, 8>(&part, grid, cols),
+                    [Four, Four] => self.gather::<Input, 9, 9, 9, 9>(&part, grid, cols),
+                    [Four, Three] => self.gather::<Input, 9, 7, 9, 7>(&part, grid, cols),
+                    [Three, Four] => self.gather::<Input, 7, 9, 7, 9>(&part, grid, cols),
+                    [Three, Three] => self.gather::<Input, 7, 7, 7, 7>(&part, grid, cols),
+                    _ => unreachable!("tiles between paddings are so along both axes"),
                 }
             }
         }
@@ -58,16 +58,16 @@ impl<T: Real> Source<'_, T> {
     pub(super) unsafe fn points(&self) {
         use Kind::{Between, Four, Three};
         for part in self.plan.parts() {
-            let grid = part.of_y(self.images.hw);
+            let (grid, cols) = (part.of_y(self.images.hw), self.plan.points()[1]);
             // SAFETY: passed on.
             unsafe {
                 match part.kinds {
-                    [Between, Between] => self.gather::<Spread, 4, 4, 4, 4>(&part, grid),
-                    [Four, Four] => self.gather::<Spread, 4, 4, 5, 5>(&part, grid),
-                    [Four, Three] => self.gather::<Spread, 4, 3, 5, 4>(&part, grid),
-                    [Three, Four] => self.gather::<Spread, 3, 4, 4, 5>(&part, grid),
-                    [Three, Three] => self.gather::<Spread, 3, 3, 4, 4>(&part, grid),
-                    _ => {}
+                    [Between, Between] => self.gather::<Spread, 4, 4, 4, 4>(&part, grid, cols),
+                    [Four, Four] => self.gather::<Spread, 4, 4, 5, 5>(&part, grid, cols),
+                    [Four, Three] => self.gather::<Spread, 4, 3, 5, 4>(&part, grid, cols),
+                    [Three, Four] => self.gather::<Spread, 3, 4, 4, 5>(&part, grid, cols),
+                    [Three, Three] => self.gather::<Spread, 3, 3, 4, 4>(&part, grid, cols),
+                    _ => unreachable!("tiles between paddings are so along both axes"),
                 }
             }
         }
@@ -79,9 +79,9 @@ impl<T: Real> Source<'_, T> {
         &self,
         part: &Tiles,
         grid: Grid,
+        cols: usize,
     ) {
         let [first, last] = self.range;
-        let cols = if F > 4 { self.plan.values()[1] } else { self.plan.points()[1] };
         let job = Gather::<T, L, L, F, G, O, J> {
             line: PhantomData,
             images: self.images,

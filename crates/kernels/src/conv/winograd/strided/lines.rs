@@ -5,7 +5,7 @@
 //! middle tap is itself at every point, and at infinity, whose power it does not have, it takes no part.
 //!
 //! Where the first and the last of the m + 1 pixels lie on padding, two taps over m - 1 pixels make m outputs: polynomials whose product has m coefficients,
-//! which take m points. They are evaluated instead of passing through the columns of `B`, the highest coefficient first, so that the taps are at
+//! which take m points, at all of which, infinity included, the middle tap's m pixels take part. They are evaluated instead of passing through the columns of `B`, the highest coefficient first, so that the taps are at
 //! the points what they are otherwise; 2 m multiplications.
 //!
 //! Values of an axis stand in the order of [`super::VALUES`]. A tile is told by its size: 9 pixels to 9 values make 4 outputs at the points 0, `A`, `-A`,

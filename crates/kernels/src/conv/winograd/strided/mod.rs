@@ -31,8 +31,8 @@ mod weight_grad;
 pub(in crate::conv) use correlate::{Correlation, Pass};
 pub(in crate::conv) use weight_grad::weight_grad;
 
-use super::gap;
 use super::transform::Grid;
+use super::{ROW, gap};
 use crate::conv::ConvDims;
 
 /// A value of an axis: the point whose product it is part of, and the weight that it meets.
@@ -66,13 +66,18 @@ const BETWEEN: [Value; 8] =
 
 /// What a value of a transform costs, in registers of multiply-adds: most of it is waiting for memory.
 const TRANSFORM: usize = 32;
-/// What a row of a product costs beside its multiply-adds.
-const ROW: usize = 24;
 /// What a transformed weight costs.
 const WEIGHT: usize = 24;
 
-/// What the direct way takes of its multiply-adds, in percent: the forward pass, the input gradient, the weight gradient.
-pub(in crate::conv) const DIRECT: [usize; 3] = [97, 112, 120];
+/// What the passes of the direct way take, in percent of their multiply-adds.
+pub(in crate::conv) const DIRECT_FORWARD: usize = 97;
+pub(in crate::conv) const DIRECT_INPUT_GRAD: usize = 112;
+pub(in crate::conv) const DIRECT_WEIGHT_GRAD: usize = 120;
+
+/// Images from which on there is something to share among threads.
+const IMAGES: usize = 16;
+/// Elements of the values of an image, the least that is transformed at a time, that are too many to be kept by each thread.
+const LARGE: usize = 1 << 20;
 
 /// A kind of tile along an axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -197,12 +202,12 @@ impl Plan {
     }
 
     /// The plan with which this way takes less time than the direct one, if there is one, by counting registers of multiply-adds: `depth` channels are summed
-    /// into `cols`, and the direct way takes `direct` percent of its multiply-adds.
+    /// into `cols`, and the direct way takes so many percent of its multiply-adds.
     pub(in crate::conv) fn if_worth(
         dims: &ConvDims,
         out: [usize; 2],
         [depth, cols]: [usize; 2],
-        direct: usize,
+        percent: usize,
         lanes: usize,
     ) -> Option<Plan> {
         let plan = Plan::new(dims, out)?;
@@ -212,12 +217,14 @@ impl Plan {
             let is_inside = |at: usize| (dims.pad[axis][0]..dims.pad[axis][0] + dims.hw[axis]).contains(&at);
             (0..out[axis]).map(|i| (0..3).filter(|tap| is_inside(2 * i + tap)).count()).sum()
         };
-        let direct = dims.n * taps(0) * taps(1) * pairs * direct;
+        let direct = dims.n * taps(0) * taps(1) * pairs * percent / 100;
+        // An upper bound: tiles of 3 have fewer.
         let [values, points] = [plan.values(), plan.points()].map(|[i, j]| i * j * plan.tiles());
         let transforms = values * dims.ci.div_ceil(lanes) + points * dims.co.div_ceil(lanes);
         let image = plan.products() * (pairs + ROW) + TRANSFORM * transforms;
-        let this = dims.n * image + WEIGHT * plan.weights().pow(2) * pairs;
-        (100 * this < direct).then_some(plan)
+        let this = dims.n * image + WEIGHT * plan.weights().iter().product::<usize>() * pairs;
+        let is_handy = dims.n >= IMAGES && values * dims.ci.max(dims.co) <= LARGE;
+        (is_handy && this < direct).then_some(plan)
     }
 
     /// Multiplications for a pair of channels.
@@ -269,15 +276,15 @@ impl Plan {
         self.axes.map(|axis| axis.points())
     }
 
-    /// Weights along each axis.
-    fn weights(&self) -> usize {
-        1 + self.points().into_iter().fold(0, usize::max)
+    /// Rows and columns of matrices of weights.
+    fn weights(&self) -> [usize; 2] {
+        self.points().map(|points| 1 + points)
     }
 
     /// Calls `f` for all pairs of values of the two axes: the plane of the values, their points, the plane of the weights.
     fn for_each_value(&self, mut f: impl FnMut(usize, [usize; 2], usize)) {
         let [rows, cols] = self.axes.map(|axis| axis.values());
-        let weights = self.weights();
+        let weights = self.weights()[1];
         for (i, row) in rows.iter().enumerate() {
             for (j, col) in cols.iter().enumerate() {
                 f(i * cols.len() + j, [row.point, col.point], row.weight * weights + col.weight);

@@ -1,8 +1,10 @@
 //! All three passes against naive loops, whatever the rule says of a shape; the error against f64; threads.
 
-use super::{Plan, weight_grad};
+use super::{DIRECT_FORWARD, DIRECT_INPUT_GRAD, DIRECT_WEIGHT_GRAD, Plan, weight_grad};
 use crate::conv::tests::{dims, naive, noise};
+use crate::conv::weight_grad::weight_grad as conv_weight_grad;
 use crate::conv::window::Images;
+use crate::conv::winograd::tests::{compare, largest_errors, normal_operands};
 use crate::conv::{ConvDims, forward, input_grad};
 use crate::microkernel::kernels_of;
 use crate::simd::Isa;
@@ -41,34 +43,21 @@ fn check(d: &ConvDims) {
 }
 
 fn check_as<T: Real>(isa: Isa, d: &ConvDims, operands: [&[f64]; 3], expected: &[Vec<f64>; 3]) {
-    let seq = run::<T>(isa, Par::Seq, d, operands);
-    let rayon = run::<T>(isa, Par::Rayon, d, operands);
-    for (what, ((seq, rayon), expected)) in ["y", "dx", "dw"].iter().zip(seq.iter().zip(&rayon).zip(expected)) {
-        assert!(
-            bytemuck::cast_slice::<T, u8>(seq) == bytemuck::cast_slice::<T, u8>(rayon),
-            "{what} depends on threads for {isa:?} {d:?}"
-        );
-        let terms = (d.n * d.hw[0] * d.hw[1]).max(d.taps() * d.ci.max(d.co)) as f64;
-        let tolerance = 100.0 * T::EPSILON.to_f64() * (1.0 + terms.sqrt());
-        for (i, (&got, &want)) in seq.iter().zip(expected).enumerate() {
-            let error = (got.to_f64() - want).abs();
-            assert!(error <= tolerance, "{what}[{i}] = {got}, not {want}, for {isa:?} {d:?}");
-        }
-    }
+    let of = |par| run::<T>(isa, par, d, operands);
+    compare(d, of(Par::Seq), of(Par::Rayon), expected, &format!("{isa:?}"));
 }
 
 #[test]
 fn all_passes_agree_with_the_definition() {
-    let one_sided = |d: ConvDims| ConvDims { pad: [[0, 1], [0, 1]], ..d };
     for d in [
         dims(3, 7, 20, 70, 3, 2, 1),
-        one_sided(dims(3, 14, 20, 70, 3, 2, 0)),
+        fourteen(3, 20, 70),
         dims(2, 28, 5, 17, 3, 2, 1),
         dims(5, 3, 3, 1, 3, 2, 0),
         // Pixels of x that no tap meets.
         dims(2, 6, 16, 32, 3, 2, 0),
         dims(2, 8, 130, 3, 3, 2, 0),
-        // Tiles of 3 alone along one axis.
+        // Between paddings, and tiles of 3 alone, along one axis.
         ConvDims { hw: [7, 14], ..dims(2, 0, 17, 9, 3, 2, 1) },
         ConvDims { hw: [19, 6], ..dims(2, 0, 17, 9, 3, 2, 1) },
         ConvDims { hw: [2, 19], pad: [[1, 2], [3, 0]], ..dims(3, 0, 16, 32, 3, 2, 0) },
@@ -82,13 +71,16 @@ fn all_passes_agree_with_the_definition() {
 fn blocks_of_images_are_added_up() {
     check(&dims(100, 7, 40, 36, 3, 2, 1));
     check(&dims(60, 11, 40, 36, 3, 2, 1));
+    // With tiles of both sizes.
+    check(&dims(60, 13, 40, 36, 3, 2, 1));
 }
 
 #[test]
 fn threads_change_no_bit() {
     for d in [dims(40, 7, 70, 150, 3, 2, 1), dims(40, 15, 33, 20, 3, 2, 1)] {
         let operands = operands(&d);
-        let of = |par| run::<f32>(crate::simd::isa(), par, &d, operands.each_ref().map(Vec::as_slice));
+        let bits = |v: Vec<f32>| v.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
+        let of = |par| run::<f32>(crate::simd::isa(), par, &d, operands.each_ref().map(Vec::as_slice)).map(bits);
         let alone = of(Par::Seq);
         for threads in [1, 2, 3, 4, 5, 8, 16] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -97,32 +89,60 @@ fn threads_change_no_bit() {
     }
 }
 
-/// Images are normal with variance 1, weights as He et al. (2015) draw them; the errors are relative to the root of the mean square of the result.
 #[test]
 fn the_error_in_f32_is_bounded() {
-    let normal = |len: usize, seed: usize| {
-        let sum = |i: usize| (0..12).map(|k| noise(1, seed * 1_000_003 + 12 * i + k)[0]).sum::<f64>() / 2.0;
-        (0..len).map(|i| f64::from(sum(i) as f32)).collect::<Vec<f64>>()
-    };
     for channels in [64, 128, 256] {
-        for (size, pad) in [(14, [0, 1]), (7, [1, 1])] {
-            let d = ConvDims { pad: [pad; 2], ..dims(8, size, channels, channels, 3, 2, 0) };
-            let [oh, ow] = d.out_hw().unwrap();
-            let scale = (2.0 / (9 * channels) as f64).sqrt();
-            let x = normal(8 * size * size * channels, 1);
-            let w =
-                normal(9 * channels * channels, 2).iter().map(|w| f64::from((w * scale) as f32)).collect::<Vec<_>>();
-            let g = normal(8 * oh * ow * channels, 3);
+        for d in [fourteen(8, channels, channels), dims(8, 7, channels, channels, 3, 2, 1)] {
+            let operands = normal_operands(&d);
+            let operands = operands.each_ref().map(Vec::as_slice);
+            let isa = crate::simd::isa();
             // In f64 this way is exact enough, as the tests above say.
-            let want = run::<f64>(crate::simd::isa(), Par::Rayon, &d, [&x, &w, &g]);
-            let got = run::<f32>(crate::simd::isa(), Par::Rayon, &d, [&x, &w, &g]);
-            let errors = [0, 1, 2].map(|i| {
-                let rms = (want[i].iter().map(|v| v * v).sum::<f64>() / want[i].len() as f64).sqrt();
-                got[i].iter().zip(&want[i]).map(|(&a, b)| (f64::from(a) - b).abs()).fold(0.0, f64::max) / rms
-            });
-            assert!(errors.into_iter().all(|error| error < 6e-5), "{size} x {size}, {channels} channels: {errors:?}");
+            let want = run::<f64>(isa, Par::Rayon, &d, operands);
+            let errors = largest_errors(&run::<f32>(isa, Par::Rayon, &d, operands), &want);
+            let bounds = [4e-5, 4e-5, 8e-6];
+            assert!(errors.iter().zip(bounds).all(|(&error, bound)| error < bound), "{d:?}: {errors:?}");
         }
     }
+}
+
+/// From 14 x 14 to 7 x 7 pixels.
+fn fourteen(n: usize, ci: usize, co: usize) -> ConvDims {
+    ConvDims { pad: [[0, 1]; 2], ..dims(n, 14, ci, co, 3, 2, 0) }
+}
+
+#[test]
+fn the_rule_takes_what_measured_faster() {
+    let worth = |d: ConvDims| {
+        let of = |channels, percent| Plan::if_worth(&d, d.out_hw().unwrap(), channels, percent, 16).is_some();
+        let (there, back) = ([d.ci, d.co], [d.co, d.ci]);
+        [of(there, DIRECT_FORWARD), of(back, DIRECT_INPUT_GRAD), of(there, DIRECT_WEIGHT_GRAD)]
+    };
+    assert_eq!(worth(fourteen(64, 64, 128)), [false, true, true]);
+    assert_eq!(worth(dims(64, 7, 128, 256, 3, 2, 1)), [true; 3]);
+    // Weights that few images share, too few images to share, images too large to keep, a first layer, another stride.
+    assert_eq!(worth(dims(8, 7, 128, 256, 3, 2, 1)), [false; 3]);
+    assert_eq!(worth(fourteen(15, 64, 128)), [false; 3]);
+    assert_eq!(worth(dims(16, 512, 128, 256, 3, 2, 1)), [false; 3]);
+    assert_eq!(worth(dims(64, 28, 1, 64, 3, 2, 1)), [false; 3]);
+    assert_eq!(worth(dims(64, 7, 128, 256, 3, 1, 1)), [false; 3]);
+}
+
+#[test]
+fn what_the_rule_takes_is_what_runs() {
+    let d = dims(64, 7, 128, 256, 3, 2, 1);
+    let (isa, out) = (crate::simd::isa(), d.out_hw().unwrap());
+    let kernels = kernels_of::<f32>(isa);
+    let [x, w, g] = operands(&d);
+    let chosen = |channels, percent| Plan::if_worth(&d, out, channels, percent, kernels.lanes).is_some();
+    let by_strided = run::<f32>(isa, Par::Seq, &d, [&x, &w, &g]);
+    let [x, w, g] = [x, w, g].map(|v| v.into_iter().map(|v| v as f32).collect::<Vec<f32>>());
+    let [mut y, mut dx, mut dw] = [g.len(), x.len(), w.len()].map(|len| vec![0.0; len]);
+    forward::forward(kernels, Par::Seq, &d, out, &x, &w, &mut y);
+    input_grad::input_grad(kernels, Par::Seq, &d, out, &g, &w, &mut dx);
+    conv_weight_grad(kernels, Par::Seq, &d, out, &x, &g, &mut dw);
+    assert_eq!(y == by_strided[0], chosen([128, 256], DIRECT_FORWARD));
+    assert_eq!(dx == by_strided[1], chosen([256, 128], DIRECT_INPUT_GRAD));
+    assert_eq!(dw == by_strided[2], chosen([128, 256], DIRECT_WEIGHT_GRAD));
 }
 
 prop_compose! {

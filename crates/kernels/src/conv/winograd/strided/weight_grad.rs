@@ -54,13 +54,10 @@ pub(in crate::conv) fn weight_grad<T: Real>(
     assert!(x.data.len() == n * x.image_len() && g.data.len() == n * g.image_len() && dw.len() == 9 * x.c * g.c);
     let [values, points] = [plan.values(), plan.points()].map(|[i, j]| i * j);
     let plane = x.c * g.c + gap::<T>();
+    let weights = plan.weights().iter().product::<usize>();
     // Sums are cut by the shape alone.
-    let block = (BLOCK.max(plan.weights().pow(2) * plane) / (plan.tiles() * (values * x.c + points * g.c))).clamp(1, n);
-    scratch::with::<T, _>(Slot::Spare, plan.weights().pow(2) * plane, |sums| {
-        if plan.points()[0] != plan.points()[1] {
-            // An axis without tiles of 4 has no sum with the weights at `C`.
-            sums.fill(T::ZERO);
-        }
+    let block = (BLOCK.max(weights * plane) / (plan.tiles() * (values * x.c + points * g.c))).clamp(1, n);
+    scratch::with::<T, _>(Slot::Spare, weights * plane, |sums| {
         let job = WeightGrad { kernels, plan, n, x, g, block, sums: SendPtr::new(sums), plane };
         let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
         let registers = [x.c, g.c].map(|c| c.div_ceil(kernels.lanes));
@@ -77,9 +74,10 @@ pub(in crate::conv) fn weight_grad<T: Real>(
             }
         });
         match plan.weights() {
-            5 => collect::<T, 5>(kernels, par, sums, plane, dw),
-            6 => collect::<T, 6>(kernels, par, sums, plane, dw),
-            _ => unreachable!("four points or five"),
+            [5, 5] => collect::<T, 5, 5>(kernels, par, sums, plane, dw),
+            [5, _] => collect::<T, 5, 6>(kernels, par, sums, plane, dw),
+            [_, 5] => collect::<T, 6, 5>(kernels, par, sums, plane, dw),
+            _ => collect::<T, 6, 6>(kernels, par, sums, plane, dw),
         }
     });
 }
@@ -180,25 +178,30 @@ impl<T: Real> WeightGrad<'_, T> {
 }
 
 /// The gradient of the taps from that of the transformed weights.
-fn collect<T: Real, const N: usize>(kernels: &Kernels<T>, par: Par, sums: &[T], plane: usize, dw: &mut [T])
-where
-    Collect: Line<N, 3>,
+fn collect<T: Real, const N: usize, const M: usize>(
+    kernels: &Kernels<T>,
+    par: Par,
+    sums: &[T],
+    plane: usize,
+    dw: &mut [T],
+) where
+    Collect: Line<N, 3> + Line<M, 3>,
 {
     let len = dw.len() / 9;
-    assert!(dw.len() == 9 * len && sums.len() == N * N * plane && len <= plane);
+    assert!(dw.len() == 9 * len && sums.len() == N * M * plane && len <= plane);
     let to = SendPtr::new(dw);
     for_each_piece(par, 1, len, |_, first, count| {
-        let job = Planes::<T, Collect, Collect, N, N, 3, 3> {
+        let job = Planes::<T, Collect, Collect, N, M, 3, 3> {
             line: PhantomData,
             from: sums[first..].as_ptr(),
-            from_step: [N * plane, plane],
+            from_step: [M * plane, plane],
             to: to.get().wrapping_add(first),
             to_step: [3 * len, len],
             len: count,
             rows: 1,
             row: [0, 0],
         };
-        // SAFETY: elements of N^2 planes and of 9 taps, whose sizes were checked; pieces are disjoint.
+        // SAFETY: elements of N x M planes and of 9 taps, whose sizes were checked; pieces are disjoint.
         unsafe { job.run(kernels.isa) }
     });
 }
