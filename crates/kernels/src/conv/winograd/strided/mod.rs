@@ -6,8 +6,8 @@
 //! and as the middle tap is the same at all points, 36 matrices of transformed weights (25 without the point `C`) serve all of them.
 //!
 //! Transforms and memory take most of that back, because pixels are read once more for each of a few channels' products: between 128 channels of 7 x 7 pixels and
-//! 256 of 4 x 4 of 64 images the passes take 0.85 to 0.98 of the direct way's time on one core of a Xeon, between 64 of 14 x 14 and 128 of 7 x 7 the forward pass
-//! gains nothing. [`Plan::if_worth`] says where it is worth it.
+//! 256 of 4 x 4 of 64 images the passes take 0.77 to 0.90 of the direct way's time on one core of a Xeon, between 64 of 14 x 14 and 128 of 7 x 7 the gradients
+//! 0.88 to 0.92, and the forward pass gains nothing. [`Plan::if_worth`] says where it is worth it.
 //!
 //! The price is rounding, as in [`super`]: the largest errors of a result in f32, in units of the root of its mean square (forward, input
 //! gradient, weight gradient), of 8 images:
