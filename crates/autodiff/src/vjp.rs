@@ -178,7 +178,7 @@ fn unary<'t>(op: Unary, x: Var<'t>, y: Var<'t>, g: Var<'t>) -> Option<Var<'t>> {
         Unary::Cos => -(g * x.sin()),
         // The output has the sign of the input, and is at hand anyway.
         Unary::Relu => g.gate(y, 0.0),
-        Unary::LeakyRelu(slope) => g.gate(x, slope),
+        Unary::LeakyRelu(slope) => g.gate(if slope >= 0.0 { y } else { x }, slope),
         // A constant: without this row the next one would multiply 0 by the infinity of 1 / 0.
         Unary::Powf(0.0) => return None,
         Unary::Powf(p) => g * x.powf(p - 1.0).affine(p, 0.0),

@@ -313,6 +313,114 @@ fn results_go_into_tensors_of_the_callers() {
 }
 
 #[test]
+fn a_program_tells_whether_its_results_are_finite() {
+    // From a pass, from a pass that has a sum, from a product, a sum, an input, one twice, and one that is not asked for.
+    let aval = Aval::new([4, 3], DType::F32);
+    let program = Program::trace(&[aval, aval], |_, x| {
+        let pass = x[0] * 2.0 + x[1];
+        let twice = x[1].sin();
+        let sum = (x[0].square() + x[1]).sum_to([3]);
+        let matrix = x[0].matmul(x[1].reshape([3, 4]));
+        vec![pass, matrix, sum, x[0], twice, twice, x[1].exp() * x[0]]
+    });
+    let plain = [0.5; 12];
+    let with = |at: usize, number: f32| {
+        let mut x = plain;
+        x[at] = number;
+        Tensor::new([4, 3], x.to_vec())
+    };
+    let run = |a: &Tensor, b: &Tensor, results: usize| {
+        let mut found: Vec<Tensor> =
+            program.outputs()[..results].iter().map(|aval| Tensor::full(aval.shape, f64::NAN, aval.dtype)).collect();
+        let mut places: Vec<&mut Tensor> = found.iter_mut().collect();
+        let told = program.run_into_finite(&mut program.workspace(), &[a, b], &mut places, Par::Seq);
+        assert_eq!(told, found.iter().all(Tensor::is_finite), "{found:?}\n{program}");
+        told
+    };
+    let sound = Tensor::new([4, 3], plain.to_vec());
+    for results in 0..=7 {
+        assert!(run(&sound, &sound, results));
+    }
+    for number in [f32::NAN, f32::INFINITY, 3e38, 1e25] {
+        for results in 1..=7 {
+            run(&with(11, number), &sound, results);
+            run(&sound, &with(0, number), results);
+        }
+    }
+    // Each kind is noticed, and none but those asked for.
+    assert!(!run(&with(11, 3e38), &sound, 1));
+    assert!(run(&with(11, 1e25), &sound, 2) && !run(&with(11, 1e25), &sound, 3));
+    assert!(run(&sound, &with(0, 100.0), 6) && !run(&sound, &with(0, 100.0), 7));
+}
+
+#[test]
+fn bias_and_activation_follow_a_convolution_by_images() {
+    let inputs: Vec<Tensor> = [&[3, 3, 1, 32][..], &[32], &[20, 28, 28, 1]]
+        .into_iter()
+        .zip(0..)
+        .map(|(shape, i)| Key::new(4).fold(i).normal(shape, 0.0, 1.0))
+        .collect();
+    fn layer<'t>(x: &[Var<'t>]) -> (Var<'t>, Var<'t>) {
+        let y = x[2].conv2d(x[0], Conv::new().pad(1).stride(2));
+        (y, (y + x[1]).leaky_relu(0.2))
+    }
+    // Alone, with gradients, to the second order; with a sum in the pass, as a result itself, or read twice it stays in memory.
+    type Net = for<'t> fn(&[Var<'t>]) -> Vec<Var<'t>>;
+    let nets: [(Net, bool); 6] = [
+        (|x| vec![layer(x).1], true),
+        (|x| grad(layer(x).1.square().sum(), &[x[0], x[2]]), true),
+        (|x| grad(layer(x).1.square().sum(), x), false),
+        (|x| grad(grad(layer(x).1.square().sum(), &x[..1])[0].square().sum(), &[x[0], x[2]]), true),
+        (|x| vec![layer(x).1, layer(x).0], false),
+        (
+            |x| vec![layer(x).1, layer(x).0.conv2d(x[0].sum_to([3, 3, 1, 1]).broadcast_to([3, 3, 32, 1]), Conv::new())],
+            false,
+        ),
+    ];
+    for (net, follows) in nets {
+        let program = Program::trace(&inputs.iter().map(Tensor::aval).collect::<Vec<_>>(), |_, x| net(x));
+        assert_eq!(program.to_string().contains("Conv, then"), follows, "{program}");
+        let tape = Tape::eager();
+        let vars: Vec<Var<'_>> = inputs.iter().map(|x| tape.var(x)).collect();
+        let eager: Vec<_> = net(&vars).iter().map(|y| bits(&y.value())).collect();
+        for threads in [1, 2, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut workspace = program.workspace();
+            pool.install(|| program.run(&mut workspace, &inputs.iter().collect::<Vec<_>>(), Par::Rayon));
+            let run: Vec<_> = (0..eager.len()).map(|i| bits(&program.output(&workspace, i).to_tensor())).collect();
+            assert!(run == eager, "{threads} threads\n{program}");
+        }
+    }
+}
+
+#[test]
+fn a_root_with_a_floor_that_nobody_differentiates_is_a_root() {
+    fn floored(x: Var<'_>) -> Var<'_> {
+        x.maximum(x.tape().scalar(1e-24, DType::F32)).sqrt().minimum(x.stop_gradient().sqrt())
+    }
+    let numbers = vec![0.0, -0.0, 1e-45, 1e-30, 1e-24, 2e-24, 4.0, f32::INFINITY, -1.0, f32::NAN];
+    let x = Tensor::new([10], numbers);
+    let program = Program::trace(&[x.aval()], |_, x| vec![floored(x[0])]);
+    assert!(!program.to_string().contains("Min") && program.len() == 1, "{program}");
+    let tape = Tape::eager();
+    let eager = floored(tape.var(&x)).value();
+    for (a, b) in program.call(&[&x])[0].f32s().iter().zip(eager.f32s()) {
+        assert!(a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(), "{a} {b}");
+    }
+    // Where it is differentiated the floor stays, and so do the smaller of others.
+    let program = Program::trace(&[x.aval()], |_, x| grad(floored(x[0]).sum(), x));
+    assert!(program.to_string().contains("Max"), "{program}");
+    let others: [for<'t> fn(&'t Tape, Var<'t>) -> Var<'t>; 2] = [
+        |tape, x| x.maximum(tape.scalar(f64::NAN, DType::F32)).sqrt().minimum(x.sqrt()),
+        |_, x| x.maximum(x.exp()).sqrt().minimum(x.sqrt()),
+    ];
+    for other in others {
+        let program = Program::trace(&[x.aval()], |tape, x| vec![other(tape, x[0])]);
+        assert!(program.to_string().contains("Min"), "{program}");
+    }
+}
+
+#[test]
 #[should_panic(expected = "result 0 went into a tensor")]
 fn a_result_is_not_read_where_it_is_not() {
     let program = Program::trace(&[Aval::new([2], DType::F32)], |_, x| vec![x[0].exp(), x[0].sin()]);

@@ -59,10 +59,10 @@ impl Move {
         Move { workspace: program.workspace(), program }
     }
 
-    /// Makes the move; `player` becomes what it is afterwards.
-    fn run(&mut self, inputs: &[&Tensor], player: &mut Player) {
+    /// Makes the move; `player` becomes what it is afterwards. Whether all its numbers are finite.
+    fn run(&mut self, inputs: &[&Tensor], player: &mut Player) -> bool {
         let mut results: Vec<&mut Tensor> = player.params.tensors_mut().chain(player.optimizer.tensors_mut()).collect();
-        self.program.run_into(&mut self.workspace, inputs, &mut results, Par::Rayon);
+        self.program.run_into_finite(&mut self.workspace, inputs, &mut results, Par::Rayon)
     }
 
     /// What each instruction takes, once everything has been touched.
@@ -91,10 +91,6 @@ impl Player {
 
     fn avals(&self) -> Vec<Aval> {
         self.tensors().map(Tensor::aval).collect()
-    }
-
-    fn is_finite(&self) -> bool {
-        self.params.is_finite() && self.optimizer.is_finite()
     }
 }
 
@@ -252,7 +248,7 @@ impl GanTrainer {
         let [generator, discriminator] = &mut self.next;
         let rate = scalar(self.config.discriminator.rate.at(step));
         let scale = scalar(self.config.penalty_scale.at(step) * self.config.penalty_every as f64);
-        let mut verdict = [0.0; 3];
+        let (mut verdict, mut is_sound) = ([0.0; 3], true);
         let mut real = match self.drawn.take() {
             Some((at, real)) if at == step * moves => real,
             _ => (self.reals)(step * moves),
@@ -276,7 +272,7 @@ impl GanTrainer {
                 Some(plain) if !number.is_multiple_of(self.config.penalty_every) => plain,
                 _ => &mut self.discriminator_move,
             };
-            by.run(&inputs, discriminator);
+            is_sound &= by.run(&inputs, discriminator);
             let first = discriminator.params.len() + discriminator.optimizer.len();
             verdict = [0, 1, 2].map(|i| by.number(first + i));
         }
@@ -291,7 +287,7 @@ impl GanTrainer {
         inputs.extend(discriminator.params.tensors());
         inputs.extend([&real, &noise, &rate, &decay]);
         let (reals, after, by) = (&self.reals, (step + 1) * moves, &mut self.generator_move);
-        let ((), following) = rayon::join(|| by.run(&inputs, generator), || reals(after));
+        let (is_generator_sound, following) = rayon::join(|| by.run(&inputs, generator), || reals(after));
         self.drawn = Some((after, following));
         let first = generator.params.len() + generator.optimizer.len();
         let g_loss = self.generator_move.number(first);
@@ -300,8 +296,8 @@ impl GanTrainer {
         let finite = [
             ("the discriminator's loss", d_loss.is_finite()),
             ("the generator's loss", g_loss.is_finite()),
-            ("a parameter of the discriminator or a mean of its gradients", discriminator.is_finite()),
-            ("a parameter of the generator or a mean of its gradients", generator.is_finite()),
+            ("a parameter of the discriminator or a mean of its gradients", is_sound),
+            ("a parameter of the generator or a mean of its gradients", is_generator_sound),
         ];
         if let Some((what, _)) = finite.into_iter().find(|(_, finite)| !finite) {
             return Err(Error::Diverged { step: step + 1, what: what.into() });

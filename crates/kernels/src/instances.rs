@@ -143,6 +143,20 @@ instances! {
         dw: &mut [T],
     );
 
+    /// What [`fused`] computes of a convolution, as input `at` of the pass, and of the other inputs; the convolution is never in memory as a whole. Panics
+    /// unless [`Fusion::follows_conv`].
+    fused::fused_conv(
+        par: Par,
+        fusion: &Fusion,
+        at: usize,
+        ins: &[In<'_, T>],
+        params: &[&[T]],
+        dims: &ConvDims,
+        x: &[T],
+        w: &[T],
+        outs: &mut [Out<'_, T>],
+    );
+
     /// Means and `1 / sqrt(var + eps)` of `x [outer, R, C]` over `R`, both `[outer, C]`: what [`normalize`] uses.
     norm::statistics(par: Par, x: &[T], outer: usize, r: usize, c: usize, eps: f64, mean: &mut [T], rstd: &mut [T]);
 

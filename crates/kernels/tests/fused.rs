@@ -425,3 +425,34 @@ fn an_operand_of_another_length_is_refused() {
     let fusion = Fusion::new(steps, vec![], 1, 8, None);
     fused(Par::Seq, &fusion, &[In::Float(&[0f32; 7])], &[], &mut [Out::Float(&mut [0.0; 8])]);
 }
+
+#[test]
+fn watched_results_tell_of_numbers_that_are_not_finite() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use Place::{Input, Output, Param};
+    // Several tiles and a rest, a large number that overflows in the pass, and one that overflows in the other result alone.
+    let (rows, c) = (333, 50);
+    let steps = vec![
+        step(StepOp::Binary(Binary::Mul), &[Input(0), Input(0)], Output(0), false),
+        step(StepOp::Binary(Binary::Add), &[Input(0), Param(0)], Output(1), false),
+    ];
+    let pass = Fusion::new(steps, vec![], c, rows * c, None);
+    let watch = |at: usize, number: f32, par: Par| {
+        let mut x = vec![1e-30; rows * c];
+        x[at] = number;
+        let spoilt = [AtomicBool::new(false), AtomicBool::new(false)];
+        let (mut a, mut b) = (vec![f32::NAN; x.len()], vec![f32::INFINITY; x.len()]);
+        let outs = &mut [Out::Watched(&mut a, &spoilt[0]), Out::Watched(&mut b, &spoilt[1])];
+        metaforge_kernels::fused(par, &pass, &[In::Float(&x)], &[&[0.5]], outs);
+        (a.iter().all(|x| x.is_finite()), b.iter().all(|x| x.is_finite()), spoilt.map(|s| s.load(Ordering::Relaxed)))
+    };
+    for par in [Par::Seq, Par::Rayon] {
+        for at in [0, 63, 64, 2049, rows * c - 1] {
+            assert_eq!(watch(at, 1.0, par), (true, true, [false, false]));
+            assert_eq!(watch(at, 1e30, par), (false, true, [true, false]));
+            assert_eq!(watch(at, f32::NAN, par), (false, false, [true, true]));
+            assert_eq!(watch(at, f32::NEG_INFINITY, par), (false, false, [true, true]));
+        }
+    }
+}

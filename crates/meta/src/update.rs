@@ -80,19 +80,13 @@ impl Update {
             params.tensors().iter().chain(sums).chain(self.state.tensors()).chain([&lr]).collect();
         let mut next = self.next.take().unwrap_or_else(|| [&*params, &*learner, &self.state].map(Params::clone));
         let mut places: Vec<&mut Tensor> = next.iter_mut().flat_map(Params::tensors_mut).collect();
-        self.program.run_into(&mut self.workspace, &inputs, &mut places, Par::Rayon);
+        let is_finite = self.program.run_into_finite(&mut self.workspace, &inputs, &mut places, Par::Rayon);
         let norm = self.program.output(&self.workspace, places.len()).item();
         let [new, new_learner, new_state] = next;
-        if let Some((name, value)) = new_learner.not_finite() {
-            return Err((format!("a number of the learner's `{name}`"), value));
-        }
-        if !norm.is_finite() {
-            return Err(("the norm of the gradient".into(), norm));
-        }
-        for (whose, part) in [("parameter", &new), ("the optimiser's", &new_state)] {
-            if let Some((name, value)) = part.not_finite() {
-                return Err((format!("a number of {whose} `{name}`"), value));
-            }
+        if !(is_finite && norm.is_finite())
+            && let Some(spoilt) = not_finite([&new, &new_learner, &new_state], norm)
+        {
+            return Err(spoilt);
         }
         self.next = Some([
             std::mem::replace(params, new),
@@ -101,4 +95,15 @@ impl Update {
         ]);
         Ok(norm)
     }
+}
+
+/// What is not finite, and its value.
+fn not_finite([params, learner, optimizer]: [&Params; 3], norm: f64) -> Option<(String, f64)> {
+    let of = |whose: &str, part: &Params| {
+        part.not_finite().map(|(name, value)| (format!("a number of {whose} `{name}`"), value))
+    };
+    of("the learner's", learner)
+        .or_else(|| (!norm.is_finite()).then(|| ("the norm of the gradient".into(), norm)))
+        .or_else(|| of("parameter", params))
+        .or_else(|| of("the optimiser's", optimizer))
 }

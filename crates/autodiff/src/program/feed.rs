@@ -15,10 +15,7 @@ use crate::shape::conv_dims;
 
 /// The graph in which such passes are part of the weight gradient that they feed.
 pub(super) fn feed(mut graph: Graph) -> Graph {
-    let mut uses: HashMap<Val, usize> = HashMap::new();
-    for x in graph.eqns.iter().flat_map(|eqn| &eqn.ins).chain(&graph.outputs) {
-        *uses.entry(x.val).or_default() += 1;
-    }
+    let uses = uses(&graph);
     let mut gone = vec![false; graph.eqns.len()];
     for at in 0..graph.eqns.len() {
         let Some((pass, dims)) = fed_by(&graph, at, &uses) else { continue };
@@ -32,8 +29,17 @@ pub(super) fn feed(mut graph: Graph) -> Graph {
     graph.without(gone)
 }
 
+/// How often each value is read, or a result.
+pub(super) fn uses(graph: &Graph) -> HashMap<Val, usize> {
+    let mut uses: HashMap<Val, usize> = HashMap::new();
+    for x in graph.eqns.iter().flat_map(|eqn| &eqn.ins).chain(&graph.outputs) {
+        *uses.entry(x.val).or_default() += 1;
+    }
+    uses
+}
+
 /// A pass that is alone, and how many inputs it has.
-fn one_pass(op: &Op) -> Option<(&Fusion, usize)> {
+pub(super) fn one_pass(op: &Op) -> Option<(&Fusion, usize)> {
     match op {
         Op::Fused { passes, inputs } => match &passes[..] {
             [fusion] => Some((fusion, *inputs)),

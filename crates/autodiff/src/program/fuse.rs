@@ -434,6 +434,9 @@ pub(super) fn copy(eqn: &Eqn) -> Eqn {
         Op::Coefficients { rows } => Op::Coefficients { rows: *rows },
         Op::Step(op) => Op::Step(*op),
         Op::Fused { passes, inputs } => Op::Fused { passes: passes.clone(), inputs: *inputs },
+        Op::FusedConv { fusion, inputs, at, dims } => {
+            Op::FusedConv { fusion: fusion.clone(), inputs: *inputs, at: *at, dims: dims.clone() }
+        }
         Op::FusedWeightGrad { fusion, inputs, dims } => {
             Op::FusedWeightGrad { fusion: fusion.clone(), inputs: *inputs, dims: dims.clone() }
         }

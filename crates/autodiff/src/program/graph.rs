@@ -60,6 +60,13 @@ pub(super) enum Op {
         passes: Vec<Fusion>,
         inputs: usize,
     },
+    /// Such a pass over the result of a convolution, which is input `at`. Its operands are those of the pass without that, the image, and the weights.
+    FusedConv {
+        fusion: Box<Fusion>,
+        inputs: usize,
+        at: usize,
+        dims: Box<ConvDims>,
+    },
     /// The weight gradient by what such a pass computes. Its operands are those of the pass, and the image.
     FusedWeightGrad {
         fusion: Box<Fusion>,

@@ -5,6 +5,7 @@
 mod beside;
 mod feed;
 mod flops;
+mod follow;
 mod fuse;
 mod fused;
 mod graph;
@@ -16,6 +17,7 @@ mod print;
 mod role;
 mod run;
 
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use metaforge_kernels::{Arena, Par, Span, attended};
@@ -74,6 +76,8 @@ struct Value {
     span: Span,
     /// The result that it is, if it is nothing else: no instruction reads it, and it is no other result.
     result: Option<usize>,
+    /// Whether it is a result that the pass which computes it can watch for numbers that are not finite.
+    is_watched: bool,
 }
 
 /// One equation with the places of its operands and of its results.
@@ -158,7 +162,7 @@ impl Program {
         };
         let (nodes, outputs) = optimise::optimise(tape.into_nodes(), outputs);
         let graph = fuse::fuse(Graph::new(nodes, outputs)).without_barriers();
-        let graph = on_demand::on_demand(feed::feed(graph), sizes.on_demand);
+        let graph = follow::follow(on_demand::on_demand(feed::feed(graph), sizes.on_demand));
         plan::plan(inputs.to_vec(), beside::beside(graph, sizes.beside))
     }
 
@@ -210,6 +214,38 @@ impl Program {
     /// As [`Program::run`]; and if there are fewer results, or of other shapes or types.
     #[track_caller]
     pub fn run_into(&self, workspace: &mut Workspace, inputs: &[&Tensor], results: &mut [&mut Tensor], par: Par) {
+        self.run_watched(workspace, inputs, results, None, par);
+    }
+
+    /// Runs the program like [`Program::run_into`], and tells whether all numbers in these tensors are finite. Those that come from a pass are looked at
+    /// while they lie in the cache.
+    ///
+    /// # Panics
+    /// As [`Program::run_into`].
+    #[track_caller]
+    pub fn run_into_finite(
+        &self,
+        workspace: &mut Workspace,
+        inputs: &[&Tensor],
+        results: &mut [&mut Tensor],
+        par: Par,
+    ) -> bool {
+        let spoilt = AtomicBool::new(false);
+        self.run_watched(workspace, inputs, results, Some(&spoilt), par);
+        let others = results.iter().zip(&self.outputs).filter(|(_, (value, _))| !self.values[*value].is_watched);
+        others.fold(!spoilt.into_inner(), |finite, (tensor, _)| finite && tensor.is_finite())
+    }
+
+    /// [`Program::run_into`]; what is to be told of numbers that are not finite in results that [`Value::is_watched`] says.
+    #[track_caller]
+    fn run_watched(
+        &self,
+        workspace: &mut Workspace,
+        inputs: &[&Tensor],
+        results: &mut [&mut Tensor],
+        spoilt: Option<&AtomicBool>,
+        par: Par,
+    ) {
         self.check(workspace, inputs);
         assert!(results.len() <= self.outputs.len(), "{} results of {}", results.len(), self.outputs.len());
         for (i, (tensor, (_, aval))) in results.iter().zip(&self.outputs).enumerate() {
@@ -223,7 +259,8 @@ impl Program {
             .map(|(tensor, &alone)| if alone { tensor.own_bytes() } else { None })
             .collect();
         let is_placed: SmallVec<[bool; 32]> = places.iter().map(Option::is_some).collect();
-        let mut all = || self.instrs.iter().for_each(|instr| self.step(instr, workspace, inputs, &mut places, par));
+        let step = |instr| self.step(instr, workspace, inputs, &mut places, spoilt, par);
+        let all = || self.instrs.iter().for_each(step);
         if self.is_large {
             attended(par, all)
         } else {
@@ -243,7 +280,7 @@ impl Program {
         workspace.placed = 0;
         let mut timed = |instr: &Instr| {
             let start = Instant::now();
-            self.step(instr, workspace, inputs, &mut [], par);
+            self.step(instr, workspace, inputs, &mut [], None, par);
             let took = start.elapsed();
             let outs: Vec<String> = instr.outs.iter().map(|&i| self.values[i].aval.to_string()).collect();
             (format!("{} {}", instr.op, outs.join(" ")), took)

@@ -153,8 +153,27 @@ fn identity(out: &[Node], prim: &Prim, aval: &crate::Aval, ins: &[Id]) -> Option
             Some((Prim::Unary(Unary::Neg), source)) => Some(source[0]),
             _ => None,
         },
+        // A square root with a floor, which only its derivatives feel: the other is never the smaller one.
+        Prim::Binary(Binary::Min) => match [ins[0], ins[1]].map(|i| root(out, i)) {
+            [Some(floored), Some(x)] if is_maximum_of(out, floored, x) => unchanged(ins[1]),
+            _ => None,
+        },
         _ => None,
     }
+}
+
+/// What it is the square root of, if it is one.
+fn root(out: &[Node], id: Id) -> Option<Id> {
+    match eqn(out, id) {
+        Some((Prim::Unary(Unary::Sqrt), source)) => Some(source[0]),
+        _ => None,
+    }
+}
+
+/// Whether a value is the larger of `x` and a constant.
+fn is_maximum_of(out: &[Node], id: Id, x: Id) -> bool {
+    let is_floor = |i: Id| matches!(&out[i as usize].source, Source::Const(c) if c.len() == 1 && !c.item().is_nan());
+    matches!(eqn(out, id), Some((Prim::Binary(Binary::Max), source)) if source[0] == x && is_floor(source[1]))
 }
 
 fn is_one(node: &Node) -> bool {

@@ -22,6 +22,7 @@ pub(super) fn plan(inputs: Vec<Aval>, mut graph: Graph) -> Program {
             aval: values[val].0,
             span: Span { start: 0, bytes: values[val].0.bytes() },
             result: None,
+            is_watched: false,
         });
     }
     let operand = |x: &Use| {
@@ -59,7 +60,7 @@ pub(super) fn plan(inputs: Vec<Aval>, mut graph: Graph) -> Program {
     program
 }
 
-/// Notes which values are a result and nothing else.
+/// Notes which values are a result and nothing else, and which of them a pass can watch.
 fn mark_results(program: &mut Program) {
     let mut uses = vec![0; program.values.len()];
     for instr in &program.instrs {
@@ -76,6 +77,21 @@ fn mark_results(program: &mut Program) {
     program.outputs.iter().for_each(|&(i, _)| uses[i] += 1);
     for (result, &(i, _)) in program.outputs.iter().enumerate() {
         program.values[i].result = (uses[i] == 1).then_some(result);
+    }
+    for instr in &program.instrs {
+        let sums: SmallVec<[usize; 4]> = match &instr.op {
+            Op::Fused { passes, .. } => match &passes[..] {
+                [fusion] => fusion.sums().iter().map(|sum| sum.into).collect(),
+                _ => SmallVec::new(),
+            },
+            Op::FusedConv { .. } => SmallVec::new(),
+            Op::Prim(_) | Op::Statistics { .. } | Op::Coefficients { .. } | Op::Step(_) => continue,
+            Op::FusedWeightGrad { .. } => continue,
+        };
+        for (i, &value) in instr.outs.iter().enumerate() {
+            let value = &mut program.values[value];
+            value.is_watched = value.result.is_some() && value.aval.dtype.is_float() && !sums.contains(&i);
+        }
     }
 }
 

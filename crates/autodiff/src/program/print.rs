@@ -26,7 +26,9 @@ impl fmt::Display for Program {
             writeln!(f, "{} = {}({})  {}{here}", outs.join(", "), instr.op, ins.join(", "), starts.join(" "))?;
             let passes = match &instr.op {
                 Op::Fused { passes, .. } => &passes[..],
-                Op::FusedWeightGrad { fusion, .. } => std::slice::from_ref(fusion.as_ref()),
+                Op::FusedConv { fusion, .. } | Op::FusedWeightGrad { fusion, .. } => {
+                    std::slice::from_ref(fusion.as_ref())
+                }
                 Op::Prim(_) | Op::Statistics { .. } | Op::Coefficients { .. } | Op::Step(_) => &[],
             };
             for fusion in passes {
@@ -66,6 +68,7 @@ impl fmt::Display for Op {
                 let lengths = passes.iter().map(|fusion| (fusion.steps().len() + fusion.sums().len()).to_string());
                 write!(f, "Fused[{}]", lengths.collect::<Vec<_>>().join("+"))
             }
+            Op::FusedConv { fusion, .. } => write!(f, "Conv, then Fused[{}]", fusion.steps().len()),
             Op::FusedWeightGrad { fusion, .. } => write!(f, "ConvWeightGrad of Fused[{}]", fusion.steps().len()),
         }
     }

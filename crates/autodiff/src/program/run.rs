@@ -1,5 +1,7 @@
 //! One instruction: its operands where they lie, its results where they go, and the kernel for it.
 
+use std::sync::atomic::AtomicBool;
+
 use metaforge_kernels::fused::{In, MAX_OPERANDS, Out};
 use metaforge_kernels::{self as kernels, Par};
 use smallvec::SmallVec;
@@ -17,14 +19,23 @@ impl Program {
         instr.on_demand.map(|i| &self.on_demand[i])
     }
 
+    /// Whether a value is one of the first results, and watched.
+    fn is_watched(&self, value: usize, results: usize) -> bool {
+        let value = &self.values[value];
+        value.is_watched && value.result.is_some_and(|result| result < results)
+    }
+
     pub(super) fn step(
         &self,
         instr: &Instr,
         workspace: &mut Workspace,
         inputs: &[&Tensor],
         places: &mut [Option<&mut [u8]>],
+        spoilt: Option<&AtomicBool>,
         par: Par,
     ) {
+        let results = places.len();
+        let watch = |out: usize| spoilt.filter(|_| self.is_watched(instr.outs[out], results));
         let (bytes, rest) = workspace.arena.split(&instr.spans);
         let mut outs = bytes.zip(&instr.outs).map(|(bytes, &i)| {
             let place = self.values[i].result.and_then(|result| places.get_mut(result)?.take());
@@ -51,8 +62,8 @@ impl Program {
                 eval(prim, &views, &self.values[instr.outs[0]].aval, out, par);
             }
             other => match instr.ins[0].aval.dtype {
-                DType::F64 => lowered::<f64>(other, instr, self.conv_of(instr), view, outs, par),
-                DType::F32 => lowered::<f32>(other, instr, self.conv_of(instr), view, outs, par),
+                DType::F64 => lowered::<f64>(other, instr, self.conv_of(instr), view, outs, watch, par),
+                DType::F32 => lowered::<f32>(other, instr, self.conv_of(instr), view, outs, watch, par),
                 DType::U32 => unreachable!("{other} works on floating-point numbers"),
             },
         }
@@ -67,6 +78,7 @@ fn lowered<'a, T: Tagged>(
     conv: Option<&'a OnDemand<Operand>>,
     view: impl Fn(&Operand) -> View<'a>,
     mut outs: impl Iterator<Item = SliceMut<'a>>,
+    watch: impl Fn(usize) -> Option<&'a AtomicBool>,
     par: Par,
 ) {
     let conv = conv.map(|c| kernels::OnDemand::new(&c.dims, T::of(&view(&c.image)), T::of(&view(&c.weights))));
@@ -91,14 +103,13 @@ fn lowered<'a, T: Tagged>(
         }
         Op::Fused { passes, inputs } => {
             let (ins, params) = operands(&instr.ins, *inputs, conv, &view);
-            let mut results: List<Out<'_, T>> = SmallVec::new();
-            for out in outs {
-                results.push(match out {
-                    SliceMut::U32(x) => Out::Index(x),
-                    other => Out::Float(T::of_mut(other)),
-                });
-            }
-            kernels::fused_beside(par, passes, &ins, &params, &mut results);
+            kernels::fused_beside(par, passes, &ins, &params, &mut results(outs, watch));
+        }
+        Op::FusedConv { fusion, inputs, at, dims } => {
+            let Some((of_pass, [image, weights])) = instr.ins.split_last_chunk() else { unreachable!("{op} has both") };
+            let (ins, params) = operands(of_pass, *inputs, conv, &view);
+            let [image, weights] = [image, weights].map(|operand| T::of(&view(operand)));
+            kernels::fused_conv(par, fusion, *at, &ins, &params, dims, image, weights, &mut results(outs, watch));
         }
         Op::FusedWeightGrad { fusion, inputs, dims } => {
             let Some((image, of_pass)) = instr.ins.split_last() else { unreachable!("{op} has an image") };
@@ -112,6 +123,23 @@ fn lowered<'a, T: Tagged>(
 
 /// As many as one pass has at most; those of several may be more.
 type List<T> = SmallVec<[T; MAX_OPERANDS]>;
+
+/// What a pass writes, and what is told of numbers there that are not finite.
+#[inline(always)]
+fn results<'a, T: Tagged>(
+    outs: impl Iterator<Item = SliceMut<'a>>,
+    watch: impl Fn(usize) -> Option<&'a AtomicBool>,
+) -> List<Out<'a, T>> {
+    let mut results = SmallVec::new();
+    for (i, out) in outs.enumerate() {
+        results.push(match (out, watch(i)) {
+            (SliceMut::U32(x), _) => Out::Index(x),
+            (other, None) => Out::Float(T::of_mut(other)),
+            (other, Some(spoilt)) => Out::Watched(T::of_mut(other), spoilt),
+        });
+    }
+    results
+}
 
 /// The inputs and the parameters of a pass.
 #[inline(always)]

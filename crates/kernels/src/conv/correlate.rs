@@ -110,6 +110,17 @@ impl<T: Real> Correlation<'_, T> {
             // SAFETY: passed on.
             return unsafe { self.by_position(par) };
         }
+        // SAFETY: passed on.
+        unsafe { self.by_blocks(par) }
+    }
+
+    /// Computes every cell, some rows of an image or some images at a time; there is at least one.
+    ///
+    /// # Safety
+    /// See [`Correlation::run`].
+    unsafe fn by_blocks(&self, par: Par) {
+        let [rows, cols] = self.cells;
+        let total = self.n * rows * cols;
         let pixels = self.step[0] * self.step[1] * self.images.c.max(1);
         let mut target = (WINDOW / pixels).max(MIN_CELLS);
         if par == Par::Rayon {
@@ -128,6 +139,34 @@ impl<T: Real> Correlation<'_, T> {
                 let r1 = (r0 + block_rows).min(rows);
                 // SAFETY: blocks are disjoint sets of cells; the rest is the caller's word.
                 unsafe { self.block([n0, n1], [r0, r1]) }
+            }
+        });
+    }
+
+    /// Computes every cell, some images at a time, in memory of the thread's own, which `take` is given with their numbers: `[first, last)`. Results of
+    /// this many elements an image lie there side by side, and each sum is the one that [`Correlation::run`] takes unless it goes by position.
+    ///
+    /// # Panics
+    /// If not all of an image's elements are results.
+    pub(super) fn by_images(&self, par: Par, take: &(dyn Fn([usize; 2], &mut [T]) + Sync)) {
+        let image = self.out_image;
+        assert!(self.out_step[1] == self.cols * self.groups && self.out_step[0] == self.cells[1] * self.out_step[1]);
+        assert!(self.out_origin == 0 && image == self.cells[0] * self.out_step[0] && image > 0);
+        let window = self.cells[0] * self.cells[1] * self.step[0] * self.step[1] * self.images.c;
+        let mut at_once = (WINDOW / window.max(image)).max(MIN_CELLS.div_ceil(self.cells[0] * self.cells[1]));
+        if par == Par::Rayon {
+            at_once = at_once.min(self.n.div_ceil(BLOCKS));
+        }
+        let pieces = self.n.div_ceil(at_once);
+        for_each_range(par, pieces, 1, |first, last| {
+            for piece in first..last {
+                let [n0, n1] = [piece, piece + 1].map(|i| i * self.n / pieces);
+                scratch::with::<T, _>(Slot::Images, (n1 - n0) * image, |y| {
+                    let (n, images) = (n1 - n0, self.images.slice(n0, n1));
+                    // SAFETY: `y` has all elements of so many images, and is ours alone.
+                    unsafe { Correlation { n, images, out: SendPtr::new(y), ..*self }.by_blocks(Par::Seq) }
+                    take([n0, n1], y);
+                });
             }
         });
     }

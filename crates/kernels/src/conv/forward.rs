@@ -44,20 +44,63 @@ pub(super) fn forward<T: Real>(
         }
         Way::Winograd(points) => by_winograd(kernels, par, dims, out, points, x, w, y),
         Way::Strided(plan) => by_strided(kernels, par, dims, out, plan, x, w, y),
-        Way::Direct => direct(kernels, dims, out, x, w, SendPtr::new(y), |job| {
-            let (rows, co, wide) = (dims.taps() * dims.group_ci(), dims.group_co(), kernels.wide);
-            // SAFETY: as above.
-            let run = |job: Correlation<T>| unsafe { job.run(par) };
-            if dims.groups == 1 && Weights::<T>::worth_packing(dims.n * out[0] * out[1], co, wide) {
-                scratch::with::<T, _>(Slot::Panels, panels_len(rows, co, wide), |packed| {
-                    pack(par, w, co, co, wide, packed);
-                    run(Correlation { weights: Weights::packed(packed, [rows, co], wide), ..job });
-                });
-            } else {
-                run(job);
-            }
-        }),
+        // SAFETY: the lengths were checked by the caller, and y is ours alone.
+        Way::Direct => directly(kernels, par, dims, out, x, w, SendPtr::new(y), |job| unsafe { job.run(par) }),
     }
+}
+
+/// Whether [`conv_by_images`] can compute such a convolution.
+pub(crate) fn comes_by_images<T: Real>(dims: &ConvDims) -> bool {
+    let Some(out) = dims.out_hw() else { return false };
+    let kernels = kernels::<T>();
+    let is_empty = [dims.n, dims.ci, dims.co, dims.hw[0], dims.hw[1], out[0], out[1], dims.groups].contains(&0);
+    !is_empty
+        && matches!(way(kernels, dims, out), Way::Direct)
+        && direct(kernels, dims, out, &[], &[], SendPtr::NULL, |job| !job.is_by_position())
+}
+
+/// The bits of [`conv`], some images at a time: `take` is given which, `[first, last)`, and their pixels, on whatever thread computed them.
+///
+/// # Panics
+/// If a length does not fit, or the shape is one that goes another way (see [`comes_by_images`]).
+#[track_caller]
+pub(crate) fn conv_by_images<T: Real>(
+    par: Par,
+    dims: &ConvDims,
+    x: &[T],
+    w: &[T],
+    take: &(dyn Fn([usize; 2], &mut [T]) + Sync),
+) {
+    assert!(comes_by_images::<T>(dims), "conv_by_images: {dims:?}");
+    let Some(out) = dims.out_hw() else { unreachable!("a shape that comes by images has an output") };
+    dims.check("conv_by_images", x.len(), w.len(), dims.n * out[0] * out[1] * dims.co);
+    let par = if dims.work(out) < PAR_WORK { Par::Seq } else { par };
+    directly(kernels(), par, dims, out, x, w, SendPtr::NULL, |job| job.by_images(par, take));
+}
+
+/// Calls `run` with the direct way, whose weights are packed if that is worth it.
+#[expect(clippy::too_many_arguments, reason = "the arguments are those of the operation")]
+fn directly<T: Real>(
+    kernels: &'static Kernels<T>,
+    par: Par,
+    dims: &ConvDims,
+    out: [usize; 2],
+    x: &[T],
+    w: &[T],
+    y: SendPtr<T>,
+    run: impl FnOnce(Correlation<T>),
+) {
+    direct(kernels, dims, out, x, w, y, |job| {
+        let (rows, co, wide) = (dims.taps() * dims.group_ci(), dims.group_co(), kernels.wide);
+        if dims.groups == 1 && Weights::<T>::worth_packing(dims.n * out[0] * out[1], co, wide) {
+            scratch::with::<T, _>(Slot::Panels, panels_len(rows, co, wide), |packed| {
+                pack(par, w, co, co, wide, packed);
+                run(Correlation { weights: Weights::packed(packed, [rows, co], wide), ..job });
+            });
+        } else {
+            run(job);
+        }
+    });
 }
 
 /// How a forward pass is computed.

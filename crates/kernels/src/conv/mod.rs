@@ -20,7 +20,7 @@ mod weight_positions;
 mod window;
 mod winograd;
 
-pub(crate) use forward::conv;
+pub(crate) use forward::{comes_by_images, conv, conv_by_images};
 pub(crate) use input_grad::conv_input_grad;
 pub use on_demand::OnDemand;
 pub(crate) use on_demand::Reader;

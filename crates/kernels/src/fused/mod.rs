@@ -9,14 +9,16 @@
 //! Every element gets the bits that the kernels of the single steps give it, and every sum those of [`crate::sum_axes`]: how
 //! steps are put together never shows in a result, nor does the number of threads.
 
+mod after_conv;
 mod beside;
+mod operands;
 mod patch;
 mod pooling;
 mod steps;
 mod sums;
 mod weight_grad;
 
-use std::any::TypeId;
+use std::sync::atomic::Ordering;
 
 use crate::conv::{OnDemand, Reader};
 use crate::fold::fold;
@@ -28,7 +30,10 @@ use crate::simd::{Kernel, Simd, dispatch};
 use crate::term::Plain;
 use crate::{Binary, Unary};
 
+pub(crate) use after_conv::fused_conv;
 pub(crate) use beside::fused_beside;
+pub use operands::{In, Out};
+use operands::{Memory, Watch, conv, inputs, outputs};
 pub use patch::MAX_ROWS;
 use patch::Patch;
 use pooling::Bands;
@@ -118,26 +123,6 @@ pub struct Sum {
     pub into: usize,
     /// Whether it has an element for each window instead of each pixel.
     pub pooled: bool,
-}
-
-/// An operand.
-#[derive(Clone, Copy, Debug)]
-pub enum In<'a, T> {
-    /// Numbers.
-    Float(&'a [T]),
-    /// Indices of windows.
-    Index(&'a [u32]),
-    /// Numbers that are computed where they are read; of one input at most.
-    Conv(&'a OnDemand<'a, T>),
-}
-
-/// A result in memory.
-#[derive(Debug)]
-pub enum Out<'a, T> {
-    /// Numbers.
-    Float(&'a mut [T]),
-    /// Indices of windows.
-    Index(&'a mut [u32]),
 }
 
 /// What a place holds.
@@ -362,73 +347,8 @@ impl Step {
 /// If a length or a type does not fit.
 #[track_caller]
 pub(crate) fn fused<T: Real>(par: Par, fusion: &Fusion, ins: &[In<'_, T>], params: &[&[T]], outs: &mut [Out<'_, T>]) {
-    let (input, output) = (inputs(fusion, ins, params), outputs(fusion, outs));
-    Job { fusion, params, input: &input, output: &output, conv: conv(ins), is_kept: true }.run(par);
-}
-
-/// The input that is a convolution on demand.
-fn conv<'a, T: Real>(ins: &[In<'a, T>]) -> Option<(usize, &'a OnDemand<'a, T>)> {
-    ins.iter().enumerate().find_map(|(i, x)| match x {
-        In::Conv(conv) => Some((i, *conv)),
-        In::Float(_) | In::Index(_) => None,
-    })
-}
-
-/// Checks what a pass writes, and where it goes.
-#[track_caller]
-fn outputs<T: Real>(fusion: &Fusion, outs: &mut [Out<'_, T>]) -> [Memory; MAX_OPERANDS] {
-    assert_eq!(outs.len(), fusion.outputs.len(), "fused: outputs");
-    let mut output = [Memory::NONE; MAX_OPERANDS];
-    for ((m, x), &kind) in output.iter_mut().zip(outs).zip(&fusion.outputs) {
-        *m = match x {
-            Out::Float(x) => Memory::of(fusion, x.as_mut_ptr(), x.len(), kind),
-            Out::Index(x) => Memory::of(fusion, x.as_mut_ptr(), x.len(), kind),
-        };
-    }
-    output
-}
-
-/// Checks what a pass reads, and where it lies.
-#[track_caller]
-fn inputs<T: Real>(fusion: &Fusion, ins: &[In<'_, T>], params: &[&[T]]) -> [Memory; MAX_OPERANDS] {
-    assert_eq!([ins.len(), params.len()], [fusion.inputs.len(), fusion.params], "fused: operands");
-    for x in params {
-        assert!(x.len() == fusion.period || x.len() == 1, "fused: {} numbers for {} columns", x.len(), fusion.period);
-    }
-    let mut input = [Memory::NONE; MAX_OPERANDS];
-    let mut convs = 0;
-    for (i, ((m, x), &kind)) in input.iter_mut().zip(ins).zip(&fusion.inputs).enumerate() {
-        *m = match x {
-            In::Float(x) => Memory::of(fusion, x.as_ptr().cast_mut(), x.len(), kind),
-            In::Index(x) => Memory::of(fusion, x.as_ptr().cast_mut(), x.len(), kind),
-            In::Conv(x) => {
-                assert!(fusion.takes_conv(i, x.pixels(), x.channels()), "fused: input {i} as a convolution");
-                convs += 1;
-                Memory::NONE
-            }
-        };
-    }
-    assert!(convs <= 1, "fused: {convs} convolutions on demand");
-    input
-}
-
-/// An operand in memory: where it begins, and how many bytes a unit of it takes.
-#[derive(Clone, Copy)]
-struct Memory {
-    pointer: SendPtr<u8>,
-    stride: usize,
-}
-
-impl Memory {
-    const NONE: Memory = Memory { pointer: SendPtr::NULL, stride: 0 };
-
-    /// `len` numbers, or indices, at `pointer`.
-    #[track_caller]
-    fn of<E: 'static>(fusion: &Fusion, pointer: *mut E, len: usize, kind: Kind) -> Memory {
-        let is_index = TypeId::of::<E>() == TypeId::of::<u32>();
-        assert!(len == fusion.len(kind) && is_index == (kind == Kind::Indices), "fused: {len} elements for {kind:?}");
-        Memory { pointer: SendPtr::from_raw(pointer.cast()), stride: fusion.unit(kind) * size_of::<E>() }
-    }
+    let (input, (output, watch)) = (inputs(fusion, None, ins, params), outputs(fusion, outs));
+    Job { fusion, params, input: &input, output: &output, conv: conv(ins), is_kept: true, watch: &watch }.run(par);
 }
 
 /// A pass with its operands.
@@ -441,6 +361,7 @@ struct Job<'a, T> {
     conv: Option<(usize, &'a OnDemand<'a, T>)>,
     /// Whether the results stay in memory; otherwise they are read at once, and units that are not touched here are wanted soon.
     is_kept: bool,
+    watch: &'a Watch<'a>,
 }
 
 impl<T: Real> Job<'_, T> {
@@ -599,6 +520,14 @@ impl<T: Real> Kernel for Tiles<'_, T> {
                     break;
                 }
             }
+            for ((i, kind), spoilt) in f.outputs.iter().enumerate().zip(self.job.watch) {
+                let Some(spoilt) = spoilt else { continue };
+                let x = self.pointer(Place::Output(i), &at).cast::<T>();
+                // SAFETY: the place holds numbers of `count` units (`outputs` checked that it has no indices and is no sum), which have been written.
+                if !is_finite(unsafe { std::slice::from_raw_parts(x, count * f.unit(*kind)) }) {
+                    spoilt.store(true, Ordering::Relaxed);
+                }
+            }
             let per_unit = f.unit(f.summed);
             for (n, sum) in f.sums.iter().enumerate() {
                 let x = self.pointer(sum.of, &at).cast::<T>();
@@ -611,6 +540,18 @@ impl<T: Real> Kernel for Tiles<'_, T> {
             unit += count;
         }
     }
+}
+
+/// Whether all of them are finite: a number times zero is zero, but for infinities and what is none.
+#[inline(always)]
+fn is_finite<T: Real>(x: &[T]) -> bool {
+    let mut sums = [T::ZERO; BLOCK];
+    let (blocks, rest) = x.as_chunks::<BLOCK>();
+    for block in blocks {
+        sums.iter_mut().zip(block).for_each(|(sum, &x)| *sum += x * T::ZERO);
+    }
+    sums.iter_mut().zip(rest).for_each(|(sum, &x)| *sum += x * T::ZERO);
+    sums.iter().all(|&sum| sum == T::ZERO)
 }
 
 /// The unit that a tile lies in, and whether its outputs are to be written.

@@ -36,7 +36,7 @@ pub(crate) fn fused_weight_grad<T: Real>(
     dw: &mut [T],
 ) {
     assert!(fusion.feeds_weight_grad::<T>(dims), "fused_weight_grad: {dims:?} by another pass");
-    let input = inputs(fusion, ins, params);
+    let input = inputs(fusion, None, ins, params);
     let conv = super::conv(ins);
     let unit = fusion.unit(Kind::Pixels);
     let per_image = fusion.elements / dims.n / unit;
@@ -48,7 +48,8 @@ pub(crate) fn fused_weight_grad<T: Real>(
         let base = g.as_mut_ptr().cast::<u8>().wrapping_sub(start * stride);
         let mut output = [Memory::NONE; MAX_OPERANDS];
         output[0] = Memory { pointer: SendPtr::from_raw(base), stride };
-        Job { fusion, params, input: &input, output: &output, conv, is_kept: false }.piece([start, end], start, None);
+        Job { fusion, params, input: &input, output: &output, conv, is_kept: false, watch: &[None; MAX_OPERANDS] }
+            .piece([start, end], start, None);
     };
     conv::conv_weight_grad_of(par, dims, x, &g_of, dw);
 }

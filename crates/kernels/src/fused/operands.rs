@@ -1,0 +1,112 @@
+//! What a pass reads and writes: where the caller has it, checked against what the pass was made for.
+
+use std::any::TypeId;
+use std::sync::atomic::AtomicBool;
+
+use super::{Fusion, Kind, MAX_OPERANDS};
+use crate::conv::OnDemand;
+use crate::par::SendPtr;
+use crate::real::Real;
+
+/// An operand.
+#[derive(Clone, Copy, Debug)]
+pub enum In<'a, T> {
+    /// Numbers.
+    Float(&'a [T]),
+    /// Indices of windows.
+    Index(&'a [u32]),
+    /// Numbers that are computed where they are read; of one input at most.
+    Conv(&'a OnDemand<'a, T>),
+}
+
+/// A result in memory.
+#[derive(Debug)]
+pub enum Out<'a, T> {
+    /// Numbers.
+    Float(&'a mut [T]),
+    /// Numbers that are looked at while they lie in the cache: whether one is not finite, which is then noted.
+    Watched(&'a mut [T], &'a AtomicBool),
+    /// Indices of windows.
+    Index(&'a mut [u32]),
+}
+
+/// The input that is a convolution on demand.
+pub(super) fn conv<'a, T: Real>(ins: &[In<'a, T>]) -> Option<(usize, &'a OnDemand<'a, T>)> {
+    ins.iter().enumerate().find_map(|(i, x)| match x {
+        In::Conv(conv) => Some((i, *conv)),
+        In::Float(_) | In::Index(_) => None,
+    })
+}
+
+/// Checks what a pass writes: where it goes, and which numbers are to be watched.
+#[track_caller]
+pub(super) fn outputs<'a, T: Real>(fusion: &Fusion, outs: &mut [Out<'a, T>]) -> ([Memory; MAX_OPERANDS], Watch<'a>) {
+    assert_eq!(outs.len(), fusion.outputs.len(), "fused: outputs");
+    let mut output = [Memory::NONE; MAX_OPERANDS];
+    let mut watch = Watch::default();
+    for (i, ((m, x), &kind)) in output.iter_mut().zip(outs).zip(&fusion.outputs).enumerate() {
+        *m = match x {
+            Out::Float(x) => Memory::of(fusion, x.as_mut_ptr(), x.len(), kind),
+            Out::Watched(x, spoilt) => {
+                assert!(kind != Kind::Columns, "fused: a sum that is watched");
+                watch[i] = Some(*spoilt);
+                Memory::of(fusion, x.as_mut_ptr(), x.len(), kind)
+            }
+            Out::Index(x) => Memory::of(fusion, x.as_mut_ptr(), x.len(), kind),
+        };
+    }
+    (output, watch)
+}
+
+/// For each output what is to be told of a number that is not finite, if anything is.
+pub(super) type Watch<'a> = [Option<&'a AtomicBool>; MAX_OPERANDS];
+
+/// Checks what a pass reads, and where it lies; input `but` is none of `ins`, and for the caller to set.
+#[track_caller]
+pub(super) fn inputs<T: Real>(
+    fusion: &Fusion,
+    but: Option<usize>,
+    ins: &[In<'_, T>],
+    params: &[&[T]],
+) -> [Memory; MAX_OPERANDS] {
+    let given = [ins.len() + usize::from(but.is_some()), params.len()];
+    assert_eq!(given, [fusion.inputs.len(), fusion.params], "fused: operands");
+    for x in params {
+        assert!(x.len() == fusion.period || x.len() == 1, "fused: {} numbers for {} columns", x.len(), fusion.period);
+    }
+    let mut input = [Memory::NONE; MAX_OPERANDS];
+    let mut convs = 0;
+    let places = input.iter_mut().zip(&fusion.inputs).enumerate().filter(|(i, _)| Some(*i) != but);
+    for ((i, (m, &kind)), x) in places.zip(ins) {
+        *m = match x {
+            In::Float(x) => Memory::of(fusion, x.as_ptr().cast_mut(), x.len(), kind),
+            In::Index(x) => Memory::of(fusion, x.as_ptr().cast_mut(), x.len(), kind),
+            In::Conv(x) => {
+                assert!(fusion.takes_conv(i, x.pixels(), x.channels()), "fused: input {i} as a convolution");
+                convs += 1;
+                Memory::NONE
+            }
+        };
+    }
+    assert!(convs <= 1, "fused: {convs} convolutions on demand");
+    input
+}
+
+/// An operand in memory: where it begins, and how many bytes a unit of it takes.
+#[derive(Clone, Copy)]
+pub(super) struct Memory {
+    pub(super) pointer: SendPtr<u8>,
+    pub(super) stride: usize,
+}
+
+impl Memory {
+    pub(super) const NONE: Memory = Memory { pointer: SendPtr::NULL, stride: 0 };
+
+    /// `len` numbers, or indices, at `pointer`.
+    #[track_caller]
+    fn of<E: 'static>(fusion: &Fusion, pointer: *mut E, len: usize, kind: Kind) -> Memory {
+        let is_index = TypeId::of::<E>() == TypeId::of::<u32>();
+        assert!(len == fusion.len(kind) && is_index == (kind == Kind::Indices), "fused: {len} elements for {kind:?}");
+        Memory { pointer: SendPtr::from_raw(pointer.cast()), stride: fusion.unit(kind) * size_of::<E>() }
+    }
+}

@@ -1,0 +1,118 @@
+//! A pass over a convolution whose images come some at a time, against the convolution and the pass one after the other, bit for bit.
+
+use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, Step, StepOp};
+use metaforge_kernels::simd::{Isa, force_isa};
+use metaforge_kernels::{Binary, ConvDims, Par, Real, Unary, conv, fused, fused_conv};
+
+fn noise<T: Real>(len: usize, seed: u64) -> Vec<T> {
+    let number = |i: u64| (i * 7919 + seed * 104_729) % 1021;
+    (0..len as u64).map(|i| T::from_f64(number(i) as f64 / 510.5 - 1.0)).collect()
+}
+
+fn step(op: StepOp, args: &[Place], out: Place) -> Step {
+    Step { op, args: args.to_vec(), out, pooled: false }
+}
+
+fn dims(n: usize, hw: [usize; 2], [ci, co]: [usize; 2], stride: usize) -> ConvDims {
+    ConvDims { n, hw, ci, co, kernel: [3, 3], stride: [stride; 2], pad: [[1, 1], [1, 1]], dilation: [1, 1], groups: 1 }
+}
+
+fn bits<T: Real>(x: &[T]) -> Vec<u64> {
+    x.iter().map(|x| x.to_f64().to_bits()).collect()
+}
+
+/// Bias and activation; and a product with another image of that size, which comes before it.
+fn compare<T: Real>(dims: &ConvDims, par: Par) {
+    use Place::{Input, Output, Param, Temp};
+    let [h, w] = dims.out_hw().unwrap();
+    let len = dims.n * h * w * dims.co;
+    let [x, weights] =
+        [dims.n * dims.hw[0] * dims.hw[1] * dims.ci, 9 * dims.ci / dims.groups * dims.co].map(|n| noise::<T>(n, 5));
+    let (other, bias) = (noise::<T>(len, 1), noise::<T>(dims.co, 2));
+    let steps = vec![
+        step(StepOp::Binary(Binary::Add), &[Input(1), Param(0)], Temp(0)),
+        step(StepOp::Unary(Unary::LeakyRelu(0.2)), &[Temp(0)], Output(0)),
+        step(StepOp::Binary(Binary::Mul), &[Input(0), Output(0)], Output(1)),
+    ];
+    let pass = Fusion::new(steps, vec![], dims.co, len, None);
+    assert!(pass.follows_conv::<T>(1, dims), "{dims:?}");
+    let mut y = vec![T::ZERO; len];
+    conv(Par::Seq, dims, &x, &weights, &mut y);
+    let room = || (vec![T::ZERO; len], vec![T::ONE; len]);
+    let (mut a, mut b) = room();
+    let ins = [In::Float(&other[..]), In::Float(&y)];
+    fused(Par::Seq, &pass, &ins, &[&bias], &mut [Out::Float(&mut a), Out::Float(&mut b)]);
+    let (mut c, mut d) = room();
+    let outs = &mut [Out::Float(&mut c), Out::Float(&mut d)];
+    fused_conv(par, &pass, 1, &ins[..1], &[&bias], dims, &x, &weights, outs);
+    assert!(bits(&a) == bits(&c) && bits(&b) == bits(&d), "{dims:?}");
+    assert!(a.iter().any(|&a| a > T::ZERO));
+}
+
+/// The largest of each window, and where it is.
+fn pooled<T: Real>(dims: &ConvDims, par: Par) {
+    use Place::{Input, Output};
+    let [h, w] = dims.out_hw().unwrap();
+    let (len, windows) = (dims.n * h * w * dims.co, dims.n * (h / 2) * (w / 2) * dims.co);
+    let pooling = Pooling { hw: [h, w], channels: dims.co, kernel: [2, 2] };
+    let (x, weights) =
+        (noise::<T>(dims.n * dims.hw[0] * dims.hw[1] * dims.ci, 3), noise::<T>(9 * dims.ci * dims.co, 4));
+    let steps = vec![
+        step(StepOp::PoolIndices, &[Input(0)], Output(0)),
+        step(StepOp::PoolGather, &[Input(0), Output(0)], Output(1)),
+    ];
+    let pass = Fusion::new(steps, vec![], dims.co, len, Some(pooling));
+    assert!(pass.follows_conv::<T>(0, dims), "{dims:?}");
+    let mut y = vec![T::ZERO; len];
+    conv(Par::Seq, dims, &x, &weights, &mut y);
+    let room = || (vec![0; windows], vec![T::ZERO; windows]);
+    let (mut i, mut a) = room();
+    fused(Par::Seq, &pass, &[In::Float(&y)], &[], &mut [Out::Index(&mut i), Out::Float(&mut a)]);
+    let (mut j, mut b) = room();
+    fused_conv(par, &pass, 0, &[], &[], dims, &x, &weights, &mut [Out::Index(&mut j), Out::Float(&mut b)]);
+    assert!(i == j && bits(&a) == bits(&b), "{dims:?}");
+}
+
+#[test]
+fn the_bits_are_those_of_the_convolution_and_the_pass() {
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            for isa in Isa::ALL {
+                if !force_isa(Some(isa)) {
+                    continue;
+                }
+                // Several images at a time and one in strips, a stride, packed weights, more pieces than images, groups.
+                for par in [Par::Seq, Par::Rayon] {
+                    compare::<f32>(&dims(19, [28, 28], [1, 64], 2), par);
+                    compare::<f32>(&dims(5, [15, 13], [3, 17], 1), par);
+                    compare::<f32>(&dims(3, [120, 90], [2, 16], 1), par);
+                    compare::<f32>(&dims(32, [20, 20], [5, 130], 2), par);
+                    compare::<f32>(&ConvDims { groups: 2, ..dims(4, [12, 12], [2, 6], 1) }, par);
+                    compare::<f64>(&dims(7, [16, 16], [2, 9], 1), par);
+                    pooled::<f32>(&dims(9, [15, 14], [1, 32], 1), par);
+                    pooled::<f64>(&dims(3, [28, 28], [1, 16], 1), par);
+                }
+            }
+            force_isa(None);
+        });
+    }
+}
+
+#[test]
+fn a_pass_follows_only_what_comes_by_images() {
+    let of = |dims: &ConvDims, elements: usize| {
+        let steps = vec![step(StepOp::Binary(Binary::Add), &[Place::Input(0), Place::Param(0)], Place::Output(0))];
+        Fusion::new(steps, vec![], dims.co, elements, None)
+    };
+    let shape = dims(16, [28, 28], [1, 64], 1);
+    let elements = 16 * 28 * 28 * 64;
+    assert!(of(&shape, elements).follows_conv::<f32>(0, &shape));
+    assert!(!of(&shape, elements).follows_conv::<f32>(1, &shape), "there is no such input");
+    assert!(!of(&shape, elements / 2).follows_conv::<f32>(0, &shape), "images would be missing");
+    // Many channels go by Winograd's algorithm, small maps position by position, one channel another way.
+    for other in [dims(16, [28, 28], [64, 64], 1), dims(64, [4, 4], [8, 64], 2), dims(16, [28, 28], [64, 1], 1)] {
+        let [h, w] = other.out_hw().unwrap();
+        assert!(!of(&other, other.n * h * w * other.co).follows_conv::<f32>(0, &other), "{other:?}");
+    }
+}
