@@ -151,10 +151,20 @@ unsafe fn single<T: Real>(
     let (b_step, b_col) = if tb { (1, b_pitch) } else { (b_pitch, 1) };
     // Whether the terms of a sum lie side by side; a matrix of one row or column may do so both ways.
     let [a_runs, b_runs] = [a_step, b_step].map(|step| step == 1 || k == 1);
-    if n == 1 && a_row == 1 && out_row == 1 && (!a_runs || k == 1) {
+    if n == 1 && a_row == 1 && (!a_runs || k == 1) {
         // out^T = b^T a: the lanes run over the rows of out, as a lies.
-        let job = Job { kernels, m: 1, n: m, k, a: b, a_row: 0, a_step: b_step, b: a, b_row: a_step, out, out_row: 0 };
-        return job.run(par);
+        let row =
+            |out| Job { kernels, m: 1, n: m, k, a: b, a_row: 0, a_step: b_step, b: a, b_row: a_step, out, out_row: 0 };
+        if out_row == 1 {
+            return row(out).run(par);
+        }
+        return scratch::with::<T, _>(Slot::Spare, m, |column| {
+            row(SendPtr::new(column)).run(par);
+            for (i, &x) in column.iter().enumerate() {
+                // SAFETY: row i of this product, which is ours by the caller's word.
+                unsafe { out.get().add(i * out_row).write(x) }
+            }
+        });
     }
     if a_runs && (n == 1 || b_runs && b_col != 1 && (n < FEW_COLS || m < FEW_ROWS)) {
         if b_runs {

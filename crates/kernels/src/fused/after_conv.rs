@@ -1,7 +1,7 @@
 //! A pass over a convolution's result that nobody else reads: some images at a time are computed, lie in the second-level cache while the pass runs over
 //! them, and are never written to memory.
 
-use super::{Fusion, In, Job, Kind, Memory, Out, conv, inputs, outputs};
+use super::{Fusion, In, Job, Kind, Memory, Operands, Out, conv};
 use crate::ConvDims;
 use crate::conv::{comes_by_images, conv_by_images};
 use crate::par::{Par, SendPtr};
@@ -39,7 +39,9 @@ pub(crate) fn fused_conv<T: Real>(
     outs: &mut [Out<'_, T>],
 ) {
     assert!(fusion.follows_conv::<T>(at, dims), "fused_conv: {dims:?} before another pass");
-    let (input, (output, watch)) = (inputs(fusion, Some(at), ins, params), outputs(fusion, outs));
+    let mut operands = Operands::NONE;
+    operands.read(fusion, Some(at), ins, params);
+    operands.write(fusion, outs);
     let unit = fusion.unit(Kind::Pixels);
     let per_image = fusion.elements / dims.n / unit;
     let stride = unit * size_of::<T>();
@@ -49,12 +51,8 @@ pub(crate) fn fused_conv<T: Real>(
         assert_eq!(y.len(), (end - start) * unit, "fused_conv: a piece");
         // Where unit 0 would lie: of the units from `start` to `end`, which alone are read, each lies within y.
         let base = y.as_mut_ptr().cast::<u8>().wrapping_sub(start * stride);
-        let mut input = input;
-        input[at] = Memory { pointer: SendPtr::from_raw(base), stride };
-        Job { fusion, params, input: &input, output: &output, conv: on_demand, is_kept: true, watch: &watch }.piece(
-            [start, end],
-            start,
-            None,
-        );
+        let mut operands = operands.clone();
+        operands.inputs[at] = Memory { pointer: SendPtr::from_raw(base), stride };
+        Job { fusion, params, operands: &operands, conv: on_demand, is_kept: true }.piece([start, end], start, None);
     });
 }

@@ -1,7 +1,7 @@
 //! Passes that wait for none of each other, as one piece of work. An optimiser has one for each parameter: most are too small to be cut for threads, all
 //! of them together are not.
 
-use super::{Fusion, In, Job, Kind, MAX_OPERANDS, Memory, Out, Watch, conv, fused, inputs, outputs};
+use super::{Fusion, In, Job, Kind, Operands, Out, conv, fused};
 use crate::conv::OnDemand;
 use crate::par::{Par, for_each_range};
 use crate::real::Real;
@@ -36,8 +36,10 @@ pub(crate) fn fused_beside<T: Real>(
             (ins, params, outs) = (other_ins, other_params, other_outs);
             continue;
         }
-        let (input, (output, watch)) = (inputs(fusion, None, own_ins, own_params), outputs(fusion, own_outs));
-        parts.push(Part { fusion, params: own_params, input, output, conv: conv(own_ins), watch });
+        let mut operands = Operands::NONE;
+        operands.read(fusion, None, own_ins, own_params);
+        operands.write(fusion, own_outs);
+        parts.push(Part { fusion, params: own_params, operands, conv: conv(own_ins) });
         (ins, params, outs) = (other_ins, other_params, other_outs);
     }
     assert!(ins.is_empty() && params.is_empty() && outs.is_empty(), "fused_beside: operands");
@@ -45,17 +47,13 @@ pub(crate) fn fused_beside<T: Real>(
     for_each_range(par, total, GRAIN, |first, last| {
         let mut begin = 0;
         for part in &parts {
-            let Part { fusion, params, input, output, conv, watch } = part;
+            let Part { fusion, params, operands, conv } = part;
             // The units of this pass that begin in the range.
             let at =
                 |place: usize| place.saturating_sub(begin).min(fusion.elements).div_ceil(fusion.unit(Kind::Pixels));
             let [start, end] = [at(first), at(last)];
             if start < end {
-                Job { fusion, params, input, output, conv: *conv, is_kept: true, watch }.piece(
-                    [start, end],
-                    start,
-                    None,
-                );
+                Job { fusion, params, operands, conv: *conv, is_kept: true }.piece([start, end], start, None);
             }
             begin += fusion.elements;
         }
@@ -66,8 +64,6 @@ pub(crate) fn fused_beside<T: Real>(
 struct Part<'a, T> {
     fusion: &'a Fusion,
     params: &'a [&'a [T]],
-    input: [Memory; MAX_OPERANDS],
-    output: [Memory; MAX_OPERANDS],
+    operands: Operands<'a>,
     conv: Option<(usize, &'a OnDemand<'a, T>)>,
-    watch: Watch<'a>,
 }

@@ -20,6 +20,7 @@ mod weight_grad;
 
 use std::sync::atomic::Ordering;
 
+use crate::arena::LINE;
 use crate::conv::{OnDemand, Reader};
 use crate::fold::fold;
 use crate::par::{Par, SendPtr, for_each_range};
@@ -33,7 +34,7 @@ use crate::{Binary, Unary};
 pub(crate) use after_conv::fused_conv;
 pub(crate) use beside::fused_beside;
 pub use operands::{In, Out};
-use operands::{Memory, Watch, conv, inputs, outputs};
+use operands::{Memory, Operands, conv};
 pub use patch::MAX_ROWS;
 use patch::Patch;
 use pooling::Bands;
@@ -280,7 +281,8 @@ impl Fusion {
     fn len(&self, kind: Kind) -> usize {
         match kind {
             Kind::Columns => self.period,
-            _ => self.elements / self.unit(Kind::Pixels) * self.unit(kind),
+            Kind::Pixels => self.elements,
+            Kind::Windows | Kind::Indices => self.elements / self.unit(Kind::Pixels) * self.unit(kind),
         }
     }
 }
@@ -347,21 +349,21 @@ impl Step {
 /// If a length or a type does not fit.
 #[track_caller]
 pub(crate) fn fused<T: Real>(par: Par, fusion: &Fusion, ins: &[In<'_, T>], params: &[&[T]], outs: &mut [Out<'_, T>]) {
-    let (input, (output, watch)) = (inputs(fusion, None, ins, params), outputs(fusion, outs));
-    Job { fusion, params, input: &input, output: &output, conv: conv(ins), is_kept: true, watch: &watch }.run(par);
+    let mut operands = Operands::NONE;
+    operands.read(fusion, None, ins, params);
+    operands.write(fusion, outs);
+    Job { fusion, params, operands: &operands, conv: conv(ins), is_kept: true }.run(par);
 }
 
 /// A pass with its operands.
 struct Job<'a, T> {
     fusion: &'a Fusion,
     params: &'a [&'a [T]],
-    input: &'a [Memory; MAX_OPERANDS],
-    output: &'a [Memory; MAX_OPERANDS],
+    operands: &'a Operands<'a>,
     /// Which input is no memory but a convolution.
     conv: Option<(usize, &'a OnDemand<'a, T>)>,
     /// Whether the results stay in memory; otherwise they are read at once, and units that are not touched here are wanted soon.
     is_kept: bool,
-    watch: &'a Watch<'a>,
 }
 
 impl<T: Real> Job<'_, T> {
@@ -387,7 +389,7 @@ impl<T: Real> Job<'_, T> {
                 self.piece(touched, start.div_ceil(per_unit), Some((&partition, [start, end], into)));
             });
         };
-        let sum = |n: usize| -> SendPtr<T> { self.output[f.sums[n].into].pointer.cast() };
+        let sum = |n: usize| -> SendPtr<T> { self.operands.outputs[f.sums[n].into].pointer.cast() };
         if partition.blocks == 1 {
             return piece(&sum);
         }
@@ -409,7 +411,13 @@ impl<T: Real> Job<'_, T> {
         let full = f.unit(Kind::Pixels);
         let units = match f.bands {
             Some(_) => 1,
-            None => (TILE / full).clamp(1, (touched[1] - touched[0]).max(1)),
+            None => {
+                let (fit, all) = (TILE / full, (touched[1] - touched[0]).max(1));
+                // Whole cache lines, where that can be, so that the next tile begins on one.
+                let line =
+                    (LINE / size_of::<T>()) >> full.trailing_zeros().min((LINE / size_of::<T>()).trailing_zeros());
+                if fit >= all { all } else { (fit - fit % line).max(fit.min(line)).max(1) }
+            }
         };
         let room = [f.bands.map_or(units * full, |b| b.largest_patch(TILE)), units * full];
         let spread = if BLOCK.is_multiple_of(f.period) { LONG } else { f.period * (SPREAD / f.period).max(1) };
@@ -441,7 +449,19 @@ impl<T: Real> Job<'_, T> {
             let columns = rows.map(|(partition, range, into)| ColumnSums::new(partition, range, lanes, into));
             let (params, spares) = (SendPtr::new(params), SendPtr::new(spares));
             let conv = self.conv.map(|(_, conv)| (conv.reader(window), made));
-            dispatch(Tiles { job: self, touched, owned, units, spread, temp: &temp, params, spares, columns, conv });
+            // By reference: to move it takes as long as a small pass.
+            dispatch(&mut Tiles {
+                job: self,
+                touched,
+                owned,
+                units,
+                spread,
+                temp: &temp,
+                params,
+                spares,
+                columns,
+                conv,
+            });
         });
     }
 }
@@ -478,11 +498,11 @@ struct Tiles<'a, T: 'static> {
     conv: Option<(Reader<'a, T>, &'a mut [T])>,
 }
 
-impl<T: Real> Kernel for Tiles<'_, T> {
+impl<T: Real> Kernel for &mut Tiles<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
+    fn run<S: Simd>(self, simd: S) {
         let f = self.job.fusion;
         let until = if self.job.is_kept { self.touched[1] } else { f.elements / f.unit(Kind::Pixels) };
         let mut unit = self.touched[0];
@@ -520,7 +540,7 @@ impl<T: Real> Kernel for Tiles<'_, T> {
                     break;
                 }
             }
-            for ((i, kind), spoilt) in f.outputs.iter().enumerate().zip(self.job.watch) {
+            for ((i, kind), spoilt) in f.outputs.iter().enumerate().zip(&self.job.operands.watch) {
                 let Some(spoilt) = spoilt else { continue };
                 let x = self.pointer(Place::Output(i), &at).cast::<T>();
                 // SAFETY: the place holds numbers of `count` units (`outputs` checked that it has no indices and is no sum), which have been written.
@@ -567,7 +587,8 @@ impl<T: Real> Tiles<'_, T> {
     fn prefetch(&self, unit: usize, [first, last]: [[usize; 2]; 2], part: [usize; 2]) {
         let f = self.job.fusion;
         let outputs = if self.job.is_kept { &f.outputs[..] } else { &[] };
-        let operands = self.job.input.iter().zip(&f.inputs).chain(self.job.output.iter().zip(outputs));
+        let operands =
+            self.job.operands.inputs.iter().zip(&f.inputs).chain(self.job.operands.outputs.iter().zip(outputs));
         for (m, kind) in operands {
             let i = match kind {
                 Kind::Pixels => 0,
@@ -591,9 +612,9 @@ impl<T: Real> Tiles<'_, T> {
         match place {
             Place::Input(i) => match &self.conv {
                 Some((_, made)) if self.job.conv.is_some_and(|(conv, _)| conv == i) => made.as_ptr().cast_mut().cast(),
-                _ => memory(&self.job.input[i]),
+                _ => memory(&self.job.operands.inputs[i]),
             },
-            Place::Output(i) if at.is_owned => memory(&self.job.output[i]),
+            Place::Output(i) if at.is_owned => memory(&self.job.operands.outputs[i]),
             Place::Output(i) => self.spares.add(i * self.job.fusion.unit(Kind::Pixels)).get().cast(),
             Place::Temp(i) => self.temp[i].get(),
             Place::Param(i) => self.params.add(i * self.spread).get().cast(),

@@ -38,58 +38,64 @@ pub(super) fn conv<'a, T: Real>(ins: &[In<'a, T>]) -> Option<(usize, &'a OnDeman
     })
 }
 
-/// Checks what a pass writes: where it goes, and which numbers are to be watched.
-#[track_caller]
-pub(super) fn outputs<'a, T: Real>(fusion: &Fusion, outs: &mut [Out<'a, T>]) -> ([Memory; MAX_OPERANDS], Watch<'a>) {
-    assert_eq!(outs.len(), fusion.outputs.len(), "fused: outputs");
-    let mut output = [Memory::NONE; MAX_OPERANDS];
-    let mut watch = Watch::default();
-    for (i, ((m, x), &kind)) in output.iter_mut().zip(outs).zip(&fusion.outputs).enumerate() {
-        *m = match x {
-            Out::Float(x) => Memory::of(fusion, x.as_mut_ptr(), x.len(), kind),
-            Out::Watched(x, spoilt) => {
-                assert!(kind != Kind::Columns, "fused: a sum that is watched");
-                watch[i] = Some(*spoilt);
-                Memory::of(fusion, x.as_mut_ptr(), x.len(), kind)
-            }
-            Out::Index(x) => Memory::of(fusion, x.as_mut_ptr(), x.len(), kind),
-        };
-    }
-    (output, watch)
+/// Where the operands of a pass lie: filled in place, because to move it takes as long as a small pass.
+#[derive(Clone)]
+pub(super) struct Operands<'a> {
+    pub(super) inputs: [Memory; MAX_OPERANDS],
+    pub(super) outputs: [Memory; MAX_OPERANDS],
+    /// For each output what is to be told of a number that is not finite, if anything is.
+    pub(super) watch: [Option<&'a AtomicBool>; MAX_OPERANDS],
 }
 
-/// For each output what is to be told of a number that is not finite, if anything is.
-pub(super) type Watch<'a> = [Option<&'a AtomicBool>; MAX_OPERANDS];
+impl<'a> Operands<'a> {
+    pub(super) const NONE: Operands<'a> = Operands {
+        inputs: [Memory::NONE; MAX_OPERANDS],
+        outputs: [Memory::NONE; MAX_OPERANDS],
+        watch: [None; MAX_OPERANDS],
+    };
 
-/// Checks what a pass reads, and where it lies; input `but` is none of `ins`, and for the caller to set.
-#[track_caller]
-pub(super) fn inputs<T: Real>(
-    fusion: &Fusion,
-    but: Option<usize>,
-    ins: &[In<'_, T>],
-    params: &[&[T]],
-) -> [Memory; MAX_OPERANDS] {
-    let given = [ins.len() + usize::from(but.is_some()), params.len()];
-    assert_eq!(given, [fusion.inputs.len(), fusion.params], "fused: operands");
-    for x in params {
-        assert!(x.len() == fusion.period || x.len() == 1, "fused: {} numbers for {} columns", x.len(), fusion.period);
+    /// Checks what a pass reads; input `but` is none of `ins`, and for the caller to set.
+    #[track_caller]
+    pub(super) fn read<T: Real>(&mut self, fusion: &Fusion, but: Option<usize>, ins: &[In<'_, T>], params: &[&[T]]) {
+        let given = [ins.len() + usize::from(but.is_some()), params.len()];
+        assert_eq!(given, [fusion.inputs.len(), fusion.params], "fused: operands");
+        for x in params {
+            let fits = x.len() == fusion.period || x.len() == 1;
+            assert!(fits, "fused: {} numbers for {} columns", x.len(), fusion.period);
+        }
+        let mut convs = 0;
+        for (i, x) in ins.iter().enumerate() {
+            let i = if but.is_some_and(|but| but <= i) { i + 1 } else { i };
+            let kind = fusion.inputs[i];
+            self.inputs[i] = match x {
+                In::Float(x) => Memory::of(fusion, x.as_ptr().cast_mut(), x.len(), kind),
+                In::Index(x) => Memory::of(fusion, x.as_ptr().cast_mut(), x.len(), kind),
+                In::Conv(x) => {
+                    assert!(fusion.takes_conv(i, x.pixels(), x.channels()), "fused: input {i} as a convolution");
+                    convs += 1;
+                    Memory::NONE
+                }
+            };
+        }
+        assert!(convs <= 1, "fused: {convs} convolutions on demand");
     }
-    let mut input = [Memory::NONE; MAX_OPERANDS];
-    let mut convs = 0;
-    let places = input.iter_mut().zip(&fusion.inputs).enumerate().filter(|(i, _)| Some(*i) != but);
-    for ((i, (m, &kind)), x) in places.zip(ins) {
-        *m = match x {
-            In::Float(x) => Memory::of(fusion, x.as_ptr().cast_mut(), x.len(), kind),
-            In::Index(x) => Memory::of(fusion, x.as_ptr().cast_mut(), x.len(), kind),
-            In::Conv(x) => {
-                assert!(fusion.takes_conv(i, x.pixels(), x.channels()), "fused: input {i} as a convolution");
-                convs += 1;
-                Memory::NONE
-            }
-        };
+
+    /// Checks what a pass writes.
+    #[track_caller]
+    pub(super) fn write<T: Real>(&mut self, fusion: &Fusion, outs: &mut [Out<'a, T>]) {
+        assert_eq!(outs.len(), fusion.outputs.len(), "fused: outputs");
+        for (i, (x, &kind)) in outs.iter_mut().zip(&fusion.outputs).enumerate() {
+            self.outputs[i] = match x {
+                Out::Float(x) => Memory::of(fusion, x.as_mut_ptr(), x.len(), kind),
+                Out::Watched(x, spoilt) => {
+                    assert!(kind != Kind::Columns, "fused: a sum that is watched");
+                    self.watch[i] = Some(*spoilt);
+                    Memory::of(fusion, x.as_mut_ptr(), x.len(), kind)
+                }
+                Out::Index(x) => Memory::of(fusion, x.as_mut_ptr(), x.len(), kind),
+            };
+        }
     }
-    assert!(convs <= 1, "fused: {convs} convolutions on demand");
-    input
 }
 
 /// An operand in memory: where it begins, and how many bytes a unit of it takes.

@@ -1,7 +1,7 @@
 //! A pass whose one result only a weight gradient reads: it is computed image by image, lies in the second-level cache while it is summed, and is never
 //! written to memory.
 
-use super::{Fusion, In, Job, Kind, MAX_OPERANDS, Memory, inputs};
+use super::{Fusion, In, Job, Kind, Memory, Operands};
 use crate::ConvDims;
 use crate::conv;
 use crate::par::{Par, SendPtr};
@@ -36,7 +36,8 @@ pub(crate) fn fused_weight_grad<T: Real>(
     dw: &mut [T],
 ) {
     assert!(fusion.feeds_weight_grad::<T>(dims), "fused_weight_grad: {dims:?} by another pass");
-    let input = inputs(fusion, None, ins, params);
+    let mut operands = Operands::NONE;
+    operands.read(fusion, None, ins, params);
     let conv = super::conv(ins);
     let unit = fusion.unit(Kind::Pixels);
     let per_image = fusion.elements / dims.n / unit;
@@ -46,10 +47,9 @@ pub(crate) fn fused_weight_grad<T: Real>(
         assert_eq!(g.len(), (end - start) * unit, "fused_weight_grad: a piece");
         // Where unit 0 would lie: of the units from `start` to `end`, which alone are written, each lies within g.
         let base = g.as_mut_ptr().cast::<u8>().wrapping_sub(start * stride);
-        let mut output = [Memory::NONE; MAX_OPERANDS];
-        output[0] = Memory { pointer: SendPtr::from_raw(base), stride };
-        Job { fusion, params, input: &input, output: &output, conv, is_kept: false, watch: &[None; MAX_OPERANDS] }
-            .piece([start, end], start, None);
+        let mut operands = operands.clone();
+        operands.outputs[0] = Memory { pointer: SendPtr::from_raw(base), stride };
+        Job { fusion, params, operands: &operands, conv, is_kept: false }.piece([start, end], start, None);
     };
     conv::conv_weight_grad_of(par, dims, x, &g_of, dw);
 }
