@@ -218,9 +218,14 @@ impl Tensor {
 
     /// Whether every number is finite; true for integers. Many numbers are looked at on all threads of the current rayon pool.
     pub fn is_finite(&self) -> bool {
+        self.is_finite_by(Par::Rayon)
+    }
+
+    /// [`Tensor::is_finite`] on these threads.
+    pub(crate) fn is_finite_by(&self, par: Par) -> bool {
         match self.view().data {
-            Slice::F32(x) => all(x, |v| v.is_finite()),
-            Slice::F64(x) => all(x, |v| v.is_finite()),
+            Slice::F32(x) => all(par, x, |v| v.is_finite()),
+            Slice::F64(x) => all(par, x, |v| v.is_finite()),
             Slice::U32(_) => true,
         }
     }
@@ -260,10 +265,10 @@ fn copy<T: Copy + Send + Sync>(par: Par, from: &[T], to: &mut [T]) {
 }
 
 /// Whether something holds for all numbers.
-fn all<T: Sync>(x: &[T], holds: impl Fn(&T) -> bool + Sync) -> bool {
+fn all<T: Sync>(par: Par, x: &[T], holds: impl Fn(&T) -> bool + Sync) -> bool {
     // Block by block: a search that may end at every number would look at them one by one.
     let so_far = AtomicBool::new(true);
-    for_each_range(Par::Rayon, x.len(), MANY, |start, end| {
+    for_each_range(par, x.len(), MANY, |start, end| {
         if !x[start..end].chunks(BLOCK).all(|x| x.iter().fold(true, |all, v| all & holds(v))) {
             so_far.store(false, Ordering::Relaxed);
         }

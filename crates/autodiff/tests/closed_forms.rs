@@ -159,3 +159,17 @@ fn memory_does_not_grow_over_a_thousand_second_order_steps() {
     let after = allocation_counter::measure(|| (0..1000).for_each(|_| step(&mut weights)));
     assert!(after.bytes_current <= 0, "{} bytes more are held after 1,000 steps", after.bytes_current);
 }
+
+#[test]
+fn a_leaky_rectifier_lets_its_slope_through_whatever_its_sign() {
+    let numbers = vec![-2.0, -0.0, 0.0, 3.0, f64::NEG_INFINITY, f64::INFINITY, f64::NAN];
+    for slope in [0.0, 0.2, 2.0, -0.5] {
+        let tape = Tape::eager();
+        let x = tape.var(&Tensor::from_f64([7], numbers.clone()));
+        let first = grad(x.leaky_relu(slope).sum(), &[x])[0];
+        // Linear in what comes back, and constant in x.
+        let twice = grad((first * x.stop_gradient()).sum(), &[x])[0];
+        assert_eq!(first.value().f64s(), [slope, slope, slope, 1.0, slope, 1.0, slope]);
+        assert_eq!(twice.value().f64s(), [0.0; 7]);
+    }
+}

@@ -180,6 +180,39 @@ fn a_number_that_is_none_is_an_error_and_costs_nothing() {
     assert_eq!(trainer.state(), before);
 }
 
+/// Moves nothing, and has a number that overflows at once.
+struct Hoarder;
+
+impl metaforge_nn::Optimizer for Hoarder {
+    fn init(&self, _: &[Aval]) -> Params {
+        [("hoard".to_owned(), Tensor::scalar(f32::MAX))].into_iter().collect()
+    }
+
+    fn update<'t>(
+        &self,
+        params: &[Var<'t>],
+        _: &[Var<'t>],
+        state: &[Var<'t>],
+        _: Var<'t>,
+    ) -> (Vec<Var<'t>>, Vec<Var<'t>>) {
+        (params.to_vec(), vec![state[0] * 2.0])
+    }
+}
+
+#[test]
+fn a_spoilt_state_of_either_player_is_found() {
+    for (whose, moves) in [("a parameter of the discriminator", 2), ("a parameter of the generator", 1)] {
+        let mut config = TrainerConfig { discriminator_steps: moves, ..config(1e-3) };
+        let rule = if moves == 2 { &mut config.discriminator } else { &mut config.generator };
+        *rule = Rule::new(Hoarder, 1e-3);
+        let mut trainer = on_ring(plane(Loss::NonSaturating, Penalty::None), config);
+        let before = trainer.state();
+        let error = trainer.step().unwrap_err();
+        assert!(error.to_string().contains(whose), "{error}");
+        assert_eq!(trainer.state(), before);
+    }
+}
+
 #[test]
 fn the_average_follows_and_draws_the_samples() {
     let mut trainer = on_ring(plane(Loss::NonSaturating, Penalty::None), config(1e-2));

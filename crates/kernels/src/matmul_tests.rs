@@ -76,6 +76,14 @@ fn check(d: &MatMulDims) {
 }
 
 #[test]
+fn the_rows_of_one_column_lie_side_by_side_or_apart() {
+    for interleaved in [false, true] {
+        check(&MatMulDims { batch: 7, interleaved, ta: true, ..MatMulDims::new(40, 1, 10) });
+        check(&MatMulDims { batch: 3, interleaved, ta: true, ..MatMulDims::new(70, 1, 1) });
+    }
+}
+
+#[test]
 fn large_products_are_packed_and_split() {
     for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
         check(&MatMulDims { ta, tb, ..MatMulDims::new(200, 195, 300) });
@@ -85,9 +93,6 @@ fn large_products_are_packed_and_split() {
     for interleaved in [false, true] {
         check(&MatMulDims { batch: 9, interleaved, ..MatMulDims::new(64, 64, 64) });
         check(&MatMulDims { batch: 2, interleaved, ta: true, ..MatMulDims::new(200, 195, 200) });
-        // One column, whose rows lie apart or side by side.
-        check(&MatMulDims { batch: 7, interleaved, ta: true, ..MatMulDims::new(40, 1, 10) });
-        check(&MatMulDims { batch: 3, interleaved, ta: true, ..MatMulDims::new(70, 1, 1) });
     }
     check(&MatMulDims::new(3, 900, 500));
     check(&MatMulDims { tb: true, ..MatMulDims::new(3, 900, 500) });

@@ -83,10 +83,9 @@ impl Update {
         let is_finite = self.program.run_into_finite(&mut self.workspace, &inputs, &mut places, Par::Rayon);
         let norm = self.program.output(&self.workspace, places.len()).item();
         let [new, new_learner, new_state] = next;
-        if !(is_finite && norm.is_finite())
-            && let Some(spoilt) = not_finite([&new, &new_learner, &new_state], norm)
-        {
-            return Err(spoilt);
+        if !(is_finite && norm.is_finite()) {
+            let spoilt = not_finite([&new, &new_learner, &new_state], norm);
+            return Err(spoilt.expect("a number that is not finite was seen"));
         }
         self.next = Some([
             std::mem::replace(params, new),

@@ -32,7 +32,8 @@ pub(super) fn feed(mut graph: Graph) -> Graph {
 /// How often each value is read, or a result.
 pub(super) fn uses(graph: &Graph) -> HashMap<Val, usize> {
     let mut uses: HashMap<Val, usize> = HashMap::new();
-    for x in graph.eqns.iter().flat_map(|eqn| &eqn.ins).chain(&graph.outputs) {
+    let on_demand = graph.on_demand.iter().flat_map(|conv| [&conv.image, &conv.weights]);
+    for x in graph.eqns.iter().flat_map(|eqn| &eqn.ins).chain(&graph.outputs).chain(on_demand) {
         *uses.entry(x.val).or_default() += 1;
     }
     uses

@@ -232,8 +232,8 @@ impl Program {
     ) -> bool {
         let spoilt = AtomicBool::new(false);
         self.run_watched(workspace, inputs, results, Some(&spoilt), par);
-        let others = results.iter().zip(&self.outputs).filter(|(_, (value, _))| !self.values[*value].is_watched);
-        others.fold(!spoilt.into_inner(), |finite, (tensor, _)| finite && tensor.is_finite())
+        let mut others = results.iter().zip(&self.outputs).filter(|(_, (value, _))| !self.values[*value].is_watched);
+        !spoilt.into_inner() && others.all(|(tensor, _)| tensor.is_finite_by(par))
     }
 
     /// [`Program::run_into`]; what is to be told of numbers that are not finite in results that [`Value::is_watched`] says.

@@ -153,7 +153,8 @@ fn identity(out: &[Node], prim: &Prim, aval: &crate::Aval, ins: &[Id]) -> Option
             Some((Prim::Unary(Unary::Neg), source)) => Some(source[0]),
             _ => None,
         },
-        // A square root with a floor, which only its derivatives feel: the other is never the smaller one.
+        // A square root with a floor, which only its derivatives feel: it is never the smaller one. (Of two zeros both operations give the first, so
+        // that signs are right too.)
         Prim::Binary(Binary::Min) => match [ins[0], ins[1]].map(|i| root(out, i)) {
             [Some(floored), Some(x)] if is_maximum_of(out, floored, x) => unchanged(ins[1]),
             _ => None,

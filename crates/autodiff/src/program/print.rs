@@ -68,7 +68,7 @@ impl fmt::Display for Op {
                 let lengths = passes.iter().map(|fusion| (fusion.steps().len() + fusion.sums().len()).to_string());
                 write!(f, "Fused[{}]", lengths.collect::<Vec<_>>().join("+"))
             }
-            Op::FusedConv { fusion, .. } => write!(f, "Conv, then Fused[{}]", fusion.steps().len()),
+            Op::FusedConv { fusion, at, .. } => write!(f, "Conv, as in{at} of Fused[{}]", fusion.steps().len()),
             Op::FusedWeightGrad { fusion, .. } => write!(f, "ConvWeightGrad of Fused[{}]", fusion.steps().len()),
         }
     }

@@ -61,10 +61,11 @@ impl Program {
                 instr.ins.iter().for_each(|operand| views.push(view(operand)));
                 eval(prim, &views, &self.values[instr.outs[0]].aval, out, par);
             }
-            other => match instr.ins[0].aval.dtype {
-                DType::F64 => lowered::<f64>(other, instr, self.conv_of(instr), view, outs, watch, par),
-                DType::F32 => lowered::<f32>(other, instr, self.conv_of(instr), view, outs, watch, par),
-                DType::U32 => unreachable!("{other} works on floating-point numbers"),
+            // The first operands may be indices.
+            other => match instr.ins.iter().map(|x| x.aval.dtype).find(|dtype| dtype.is_float()) {
+                Some(DType::F64) => lowered::<f64>(other, instr, self.conv_of(instr), view, outs, watch, par),
+                Some(DType::F32) => lowered::<f32>(other, instr, self.conv_of(instr), view, outs, watch, par),
+                Some(DType::U32) | None => unreachable!("{other} works on floating-point numbers"),
             },
         }
     }

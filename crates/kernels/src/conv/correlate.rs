@@ -143,19 +143,27 @@ impl<T: Real> Correlation<'_, T> {
         });
     }
 
+    /// Whether it can be computed some images at a time: on as many threads as otherwise, and in memory that fits the second-level cache.
+    pub(super) fn has_many_images(&self) -> bool {
+        self.n >= BLOCKS && self.out_image <= 2 * WINDOW
+    }
+
     /// Computes every cell, some images at a time, in memory of the thread's own, which `take` is given with their numbers: `[first, last)`. Results of
     /// this many elements an image lie there side by side, and each sum is the one that [`Correlation::run`] takes unless it goes by position.
     ///
     /// # Panics
     /// If not all of an image's elements are results.
-    pub(super) fn by_images(&self, par: Par, take: &(dyn Fn([usize; 2], &mut [T]) + Sync)) {
+    ///
+    /// # Safety
+    /// The weights hold `depth` x `cols` elements at each tap for each group.
+    pub(super) unsafe fn by_images(&self, par: Par, take: &(dyn Fn([usize; 2], &mut [T]) + Sync)) {
         let image = self.out_image;
         assert!(self.out_step[1] == self.cols * self.groups && self.out_step[0] == self.cells[1] * self.out_step[1]);
         assert!(self.out_origin == 0 && image == self.cells[0] * self.out_step[0] && image > 0);
         let window = self.cells[0] * self.cells[1] * self.step[0] * self.step[1] * self.images.c;
         let mut at_once = (WINDOW / window.max(image)).max(MIN_CELLS.div_ceil(self.cells[0] * self.cells[1]));
         if par == Par::Rayon {
-            at_once = at_once.min(self.n.div_ceil(BLOCKS));
+            at_once = at_once.min((self.n / BLOCKS).max(1));
         }
         let pieces = self.n.div_ceil(at_once);
         for_each_range(par, pieces, 1, |first, last| {
@@ -163,7 +171,7 @@ impl<T: Real> Correlation<'_, T> {
                 let [n0, n1] = [piece, piece + 1].map(|i| i * self.n / pieces);
                 scratch::with::<T, _>(Slot::Images, (n1 - n0) * image, |y| {
                     let (n, images) = (n1 - n0, self.images.slice(n0, n1));
-                    // SAFETY: `y` has all elements of so many images, and is ours alone.
+                    // SAFETY: `y` has all elements of so many images, and is ours alone; the caller vouches for the weights.
                     unsafe { Correlation { n, images, out: SendPtr::new(y), ..*self }.by_blocks(Par::Seq) }
                     take([n0, n1], y);
                 });

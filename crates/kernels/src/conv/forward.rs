@@ -55,9 +55,12 @@ pub(crate) fn comes_by_images<T: Real>(dims: &ConvDims) -> bool {
     let kernels = kernels::<T>();
     let is_empty = [dims.n, dims.ci, dims.co, dims.hw[0], dims.hw[1], out[0], out[1], dims.groups].contains(&0);
     !is_empty
-        && matches!(way(kernels, dims, out), Way::Direct)
-        && direct(kernels, dims, out, &[], &[], SendPtr::NULL, |job| !job.is_by_position())
+        && is_plain::<T>(dims, out)
+        && direct(kernels, dims, out, &[], &[], SendPtr::NULL, |job| job.has_many_images())
 }
+
+/// Elements of y from which on what takes them is worth several threads.
+const TAKEN: usize = 1 << 16;
 
 /// The bits of [`conv`], some images at a time: `take` is given which, `[first, last)`, and their pixels, on whatever thread computed them.
 ///
@@ -74,8 +77,11 @@ pub(crate) fn conv_by_images<T: Real>(
     assert!(comes_by_images::<T>(dims), "conv_by_images: {dims:?}");
     let Some(out) = dims.out_hw() else { unreachable!("a shape that comes by images has an output") };
     dims.check("conv_by_images", x.len(), w.len(), dims.n * out[0] * out[1] * dims.co);
-    let par = if dims.work(out) < PAR_WORK { Par::Seq } else { par };
-    directly(kernels(), par, dims, out, x, w, SendPtr::NULL, |job| job.by_images(par, take));
+    // What takes the images works too.
+    let is_small = dims.work(out) < PAR_WORK && dims.n * out[0] * out[1] * dims.co < TAKEN;
+    let par = if is_small { Par::Seq } else { par };
+    // SAFETY: the weights have their length.
+    directly(kernels(), par, dims, out, x, w, SendPtr::NULL, |job| unsafe { job.by_images(par, take) });
 }
 
 /// Calls `run` with the direct way, whose weights are packed if that is worth it.

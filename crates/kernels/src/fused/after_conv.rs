@@ -11,13 +11,16 @@ impl Fusion {
     /// Whether [`crate::fused_conv`] can take such a convolution as input `at` of the pass: it is the whole domain, no sum is taken, and the convolution
     /// is one that is computed image by image.
     pub fn follows_conv<T: Real>(&self, at: usize, dims: &ConvDims) -> bool {
+        self.fits_conv(at, dims) && comes_by_images::<T>(dims)
+    }
+
+    fn fits_conv(&self, at: usize, dims: &ConvDims) -> bool {
         let Some([oh, ow]) = dims.out_hw() else { return false };
         let image = oh * ow * dims.co;
         self.sums.is_empty()
             && self.inputs.get(at) == Some(&Kind::Pixels)
             && self.elements == dims.n * image
             && image.is_multiple_of(self.unit(Kind::Pixels))
-            && comes_by_images::<T>(dims)
     }
 }
 
@@ -38,7 +41,7 @@ pub(crate) fn fused_conv<T: Real>(
     w: &[T],
     outs: &mut [Out<'_, T>],
 ) {
-    assert!(fusion.follows_conv::<T>(at, dims), "fused_conv: {dims:?} before another pass");
+    assert!(fusion.fits_conv(at, dims), "fused_conv: {dims:?} before another pass");
     let mut operands = Operands::NONE;
     operands.read(fusion, Some(at), ins, params);
     operands.write(fusion, outs);

@@ -36,10 +36,11 @@ pub(crate) fn fused_beside<T: Real>(
             (ins, params, outs) = (other_ins, other_params, other_outs);
             continue;
         }
-        let mut operands = Operands::NONE;
-        operands.read(fusion, None, own_ins, own_params);
-        operands.write(fusion, own_outs);
-        parts.push(Part { fusion, params: own_params, operands, conv: conv(own_ins) });
+        parts.push(Part { fusion, params: own_params, operands: Operands::NONE, conv: conv(own_ins) });
+        if let Some(Part { operands, .. }) = parts.last_mut() {
+            operands.read(fusion, None, own_ins, own_params);
+            operands.write(fusion, own_outs);
+        }
         (ins, params, outs) = (other_ins, other_params, other_outs);
     }
     assert!(ins.is_empty() && params.is_empty() && outs.is_empty(), "fused_beside: operands");
@@ -61,9 +62,9 @@ pub(crate) fn fused_beside<T: Real>(
 }
 
 /// A pass with its operands.
-struct Part<'a, T> {
+struct Part<'a, 'w, T> {
     fusion: &'a Fusion,
     params: &'a [&'a [T]],
-    operands: Operands<'a>,
+    operands: Operands<'w>,
     conv: Option<(usize, &'a OnDemand<'a, T>)>,
 }

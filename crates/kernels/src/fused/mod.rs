@@ -413,10 +413,10 @@ impl<T: Real> Job<'_, T> {
             Some(_) => 1,
             None => {
                 let (fit, all) = (TILE / full, (touched[1] - touched[0]).max(1));
-                // Whole cache lines, where that can be, so that the next tile begins on one.
-                let line =
-                    (LINE / size_of::<T>()) >> full.trailing_zeros().min((LINE / size_of::<T>()).trailing_zeros());
-                if fit >= all { all } else { (fit - fit % line).max(fit.min(line)).max(1) }
+                let line = LINE / size_of::<T>();
+                // So many units are whole cache lines: if the first tile begins on one, so do all.
+                let lines = line >> full.trailing_zeros().min(line.trailing_zeros());
+                if fit < all && fit >= 4 * lines { fit - fit % lines } else { fit.clamp(1, all) }
             }
         };
         let room = [f.bands.map_or(units * full, |b| b.largest_patch(TILE)), units * full];
@@ -543,7 +543,7 @@ impl<T: Real> Kernel for &mut Tiles<'_, T> {
             for ((i, kind), spoilt) in f.outputs.iter().enumerate().zip(&self.job.operands.watch) {
                 let Some(spoilt) = spoilt else { continue };
                 let x = self.pointer(Place::Output(i), &at).cast::<T>();
-                // SAFETY: the place holds numbers of `count` units (`outputs` checked that it has no indices and is no sum), which have been written.
+                // SAFETY: the place holds numbers of `count` units (`Operands::write` checked that it has no indices and is no sum), which have been written.
                 if !is_finite(unsafe { std::slice::from_raw_parts(x, count * f.unit(*kind)) }) {
                     spoilt.store(true, Ordering::Relaxed);
                 }
