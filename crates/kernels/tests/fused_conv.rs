@@ -1,6 +1,7 @@
 //! A pass over a convolution whose images come some at a time, against the convolution and the pass one after the other, bit for bit.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, Step, StepOp};
 use metaforge_kernels::simd::{Isa, force_isa};
@@ -17,6 +18,12 @@ fn step(op: StepOp, args: &[Place], out: Place) -> Step {
 
 fn dims(n: usize, hw: [usize; 2], [ci, co]: [usize; 2], stride: usize) -> ConvDims {
     ConvDims { n, hw, ci, co, kernel: [3, 3], stride: [stride; 2], pad: [[1, 1], [1, 1]], dilation: [1, 1], groups: 1 }
+}
+
+/// Held by a test while it forces an instruction set or compares bits.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn bits<T: Real>(x: &[T]) -> Vec<u64> {
@@ -77,6 +84,7 @@ fn pooled<T: Real>(dims: &ConvDims, par: Par) {
 
 #[test]
 fn the_bits_are_those_of_the_convolution_and_the_pass() {
+    let _alone = alone();
     for threads in [1, 3] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
@@ -137,6 +145,7 @@ fn among_others(at: usize, par: Par) {
 
 #[test]
 fn it_stands_among_other_inputs() {
+    let _alone = alone();
     for at in 0..3 {
         among_others(at, Par::Seq);
         among_others(at, Par::Rayon);
@@ -145,6 +154,7 @@ fn it_stands_among_other_inputs() {
 
 #[test]
 fn a_pass_follows_only_what_comes_by_images() {
+    let _alone = alone();
     let of = |dims: &ConvDims, elements: usize| {
         let steps = vec![step(StepOp::Binary(Binary::Add), &[Place::Input(0), Place::Param(0)], Place::Output(0))];
         Fusion::new(steps, vec![], dims.co, elements, None)
