@@ -9,7 +9,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use metaforge_kernels::arena::{Arena, Span};
 use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, Step, StepOp, Sum};
-use metaforge_kernels::{Binary, Par, Unary, fused};
+use metaforge_kernels::{Binary, ConvDims, Par, Unary, conv, fused, fused_conv};
 
 /// Places in memory of x, the pooled indices, the pooled values, their cotangent and the cotangent of x.
 const OPERANDS: usize = 5;
@@ -117,5 +117,45 @@ fn float(bytes: &[u8]) -> In<'_, f32> {
     In::Float(bytemuck::cast_slice(bytes))
 }
 
-criterion_group!(benches, blocks);
+/// Bias and activation: of a small product, and of a first layer, one after the other and as it is computed.
+fn layers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("fused/layer");
+    let pass = |len: usize, c: usize| {
+        use Place::{Input, Output, Param, Temp};
+        let steps = steps(&[
+            (StepOp::Binary(Binary::Add), &[Input(0), Param(0)], Temp(0), false),
+            (StepOp::Unary(Unary::LeakyRelu(0.2)), &[Temp(0)], Output(0), false),
+        ]);
+        Fusion::new(steps, vec![], c, len, None)
+    };
+    let noise = |len: usize| -> Vec<f32> { (0..len).map(|i| (i * 7919 % 1021) as f32 / 100.0 - 5.0).collect() };
+    let (small, x, bias, mut y) = (pass(280, 40), noise(280), noise(40), noise(280));
+    roofline::bench_bytes(&mut group, "7x40", 8 * 280, || {
+        fused(Par::Seq, &small, &[In::Float(&x)], &[&bias], &mut [Out::Float(&mut y)]);
+    });
+    let dims = ConvDims {
+        n: 64,
+        hw: [28; 2],
+        ci: 1,
+        co: 64,
+        kernel: [3; 2],
+        stride: [2; 2],
+        pad: [[0, 1]; 2],
+        dilation: [1; 2],
+        groups: 1,
+    };
+    let len = 64 * 14 * 14 * 64;
+    let (large, x, w, bias) = (pass(len, 64), noise(64 * 28 * 28), noise(9 * 64), noise(64));
+    let (mut y, mut out) = (noise(len), noise(len));
+    roofline::bench_bytes(&mut group, "convolution, then pass", 4 * len, || {
+        conv(Par::Seq, &dims, &x, &w, &mut y);
+        fused(Par::Seq, &large, &[In::Float(&y)], &[&bias], &mut [Out::Float(&mut out)]);
+    });
+    roofline::bench_bytes(&mut group, "pass follows convolution", 4 * len, || {
+        fused_conv(Par::Seq, &large, 0, &[], &[&bias], &dims, &x, &w, &mut [Out::Float(&mut out)]);
+    });
+    group.finish();
+}
+
+criterion_group!(benches, blocks, layers);
 criterion_main!(benches);

@@ -8,8 +8,6 @@ use metaforge_kernels::fused::Fusion;
 use super::feed::{one_pass, uses};
 use super::graph::{Graph, Op, Origin};
 use crate::aval::DType;
-use crate::prim::Prim;
-use crate::shape::conv_dims;
 
 /// The graph in which such convolutions are part of the pass that follows them.
 pub(super) fn follow(mut graph: Graph) -> Graph {
@@ -39,12 +37,8 @@ pub(super) fn follow(mut graph: Graph) -> Graph {
 /// The convolution that input `i` of the pass at `at` is, if it can be computed image by image before it.
 fn before(graph: &Graph, at: usize, fusion: &Fusion, i: usize) -> Option<(usize, ConvDims)> {
     let Origin::Eqn(conv) = graph.values[graph.eqns[at].ins[i].val].1 else { return None };
-    let eqn = &graph.eqns[conv];
-    let Op::Prim(Prim::Conv(geometry)) = &eqn.op else { return None };
-    let [x, w] = eqn.ins[..] else { return None };
-    let (&[n, h, wide, c], &[kh, kw, _, co]) = (&x.aval.shape[..], &w.aval.shape[..]) else { return None };
-    let dims = conv_dims(geometry, [n, h, wide, c], [kh, kw], co).ok()?;
-    let fits = match x.aval.dtype {
+    let dims = graph.eqns[conv].conv()?;
+    let fits = match graph.eqns[at].ins[i].aval.dtype {
         DType::F32 => fusion.follows_conv::<f32>(i, &dims),
         DType::F64 => fusion.follows_conv::<f64>(i, &dims),
         DType::U32 => false,

@@ -8,6 +8,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::aval::{Aval, Shape};
 use crate::prim::{Binary, Prim};
+use crate::shape::conv_dims;
 use crate::tape::{Id, Node, Source};
 use crate::tensor::Tensor;
 
@@ -80,6 +81,16 @@ pub(super) struct Eqn {
     pub(super) op: Op,
     pub(super) ins: SmallVec<[Use; 3]>,
     pub(super) outs: SmallVec<[Val; 1]>,
+}
+
+impl Eqn {
+    /// The shape of the convolution that it is, if it is one.
+    pub(super) fn conv(&self) -> Option<ConvDims> {
+        let Op::Prim(Prim::Conv(conv)) = &self.op else { return None };
+        let [x, w] = [&self.ins[0].aval.shape, &self.ins[1].aval.shape];
+        let (&[n, h, wide, c], &[kh, kw, _, co]) = (&x[..], &w[..]) else { return None };
+        conv_dims(conv, [n, h, wide, c], [kh, kw], co).ok()
+    }
 }
 
 #[derive(Debug, Default)]

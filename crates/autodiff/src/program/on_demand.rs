@@ -10,8 +10,6 @@ use metaforge_kernels::{ConvDims, OnDemand as Kernel};
 
 use super::graph::{Eqn, Graph, OnDemand, Op, Origin, Val};
 use crate::aval::DType;
-use crate::prim::Prim;
-use crate::shape::conv_dims;
 
 /// Bytes of a result from which on it is not kept: less stays in the third-level cache, which gives it faster than it can be computed.
 pub(super) const LARGE: usize = 1 << 25;
@@ -45,10 +43,7 @@ pub(super) fn on_demand(mut graph: Graph, large: usize) -> Graph {
 
 /// The shape of a convolution that can be computed on demand, and is large enough.
 fn of_few_terms(graph: &Graph, eqn: &Eqn, large: usize) -> Option<ConvDims> {
-    let Op::Prim(Prim::Conv(conv)) = &eqn.op else { return None };
-    let (x, w) = (eqn.ins[0].aval, eqn.ins[1].aval);
-    let (&[n, h, wide, c], &[kh, kw, _, co]) = (&x.shape[..], &w.shape[..]) else { return None };
-    let dims = conv_dims(conv, [n, h, wide, c], [kh, kw], co).ok()?;
+    let dims = eqn.conv()?;
     let y = graph.values[eqn.outs[0]].0;
     let fits = match y.dtype {
         DType::F32 => Kernel::<f32>::fits(&dims),

@@ -85,8 +85,13 @@ fn mark_results(program: &mut Program) {
                 _ => SmallVec::new(),
             },
             Op::FusedConv { .. } => SmallVec::new(),
-            Op::Prim(_) | Op::Statistics { .. } | Op::Coefficients { .. } | Op::Step(_) => continue,
-            Op::FusedWeightGrad { .. } => continue,
+            Op::Prim(_)
+            | Op::Statistics { .. }
+            | Op::Coefficients { .. }
+            | Op::Step(_)
+            | Op::FusedWeightGrad { .. } => {
+                continue;
+            }
         };
         for (i, &value) in instr.outs.iter().enumerate() {
             let value = &mut program.values[value];

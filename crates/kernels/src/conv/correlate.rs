@@ -21,6 +21,11 @@ const MIN_CELLS: usize = 96;
 /// Cells from which weights with more columns than a tile are packed: that costs about as much as 8 cells.
 const PACK_CELLS: usize = 512;
 
+/// Whether `n` results of `image` elements may come some at a time: on as many threads as otherwise, and in memory that fits the second-level cache.
+pub(super) fn are_many(n: usize, image: usize) -> bool {
+    n >= BLOCKS && image <= 2 * WINDOW
+}
+
 /// The terms of the sum for one tap: the source pixel at `cell * step + at`, and the first row of its weights.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -141,11 +146,6 @@ impl<T: Real> Correlation<'_, T> {
                 unsafe { self.block([n0, n1], [r0, r1]) }
             }
         });
-    }
-
-    /// Whether it can be computed some images at a time: on as many threads as otherwise, and in memory that fits the second-level cache.
-    pub(super) fn has_many_images(&self) -> bool {
-        self.n >= BLOCKS && self.out_image <= 2 * WINDOW
     }
 
     /// Computes every cell, some images at a time, in memory of the thread's own, which `take` is given with their numbers: `[first, last)`. Results of

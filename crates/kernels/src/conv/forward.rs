@@ -1,6 +1,6 @@
 //! The forward pass.
 
-use super::correlate::{Correlation, Tap, Weights};
+use super::correlate::{Correlation, Tap, Weights, are_many};
 use super::thin::{Pass, Thin, is_thin};
 use super::window::Images;
 use super::winograd::strided::{self, Plan};
@@ -52,11 +52,8 @@ pub(super) fn forward<T: Real>(
 /// Whether [`conv_by_images`] can compute such a convolution.
 pub(crate) fn comes_by_images<T: Real>(dims: &ConvDims) -> bool {
     let Some(out) = dims.out_hw() else { return false };
-    let kernels = kernels::<T>();
     let is_empty = [dims.n, dims.ci, dims.co, dims.hw[0], dims.hw[1], out[0], out[1], dims.groups].contains(&0);
-    !is_empty
-        && is_plain::<T>(dims, out)
-        && direct(kernels, dims, out, &[], &[], SendPtr::NULL, |job| job.has_many_images())
+    !is_empty && are_many(dims.n, out[0] * out[1] * dims.co) && is_plain::<T>(dims, out)
 }
 
 /// Elements of y from which on what takes them is worth several threads.
