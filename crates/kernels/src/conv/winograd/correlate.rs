@@ -3,10 +3,9 @@
 //!
 //! Where a result sums over several phases, they are so many times as many channels of the products.
 
-use std::marker::PhantomData;
-
 use super::lines::{Input, Line, Output, Weights};
-use super::transform::{Emit, Gather, Grid, Planes};
+use super::tiles::{Block, Grid, Tiling};
+use super::transform::{Emit, Gather, Planes};
 use super::{Phase, Points, for_each_piece, gap, tile_block};
 use crate::Real;
 use crate::conv::window::Images;
@@ -88,8 +87,8 @@ impl<T: Real> Correlation<'_, T> {
         Input: Line<N, N>,
     {
         let plane = self.depth() * self.panels() * self.row() + gap::<T>();
-        let grid = [0, 1].map(|i| (self.out[i] - self.first[i]).div_ceil(self.y_stride).div_ceil(M));
-        let total = self.n * grid[0] * grid[1];
+        let tiling = Tiling::new([0, 1].map(|i| (self.out[i] - self.first[i]).div_ceil(self.y_stride)), M);
+        let total = self.n * tiling.count();
         // So many tiles are as large as half of the weights, which every block reads.
         let balanced = self.depth() * self.cols / (self.depth() + self.cols) / 2;
         let mut block = tile_block(BLOCK, N * N * (self.depth() + self.cols.min(self.kernels.wide))).max(balanced);
@@ -102,14 +101,14 @@ impl<T: Real> Correlation<'_, T> {
             let u = &*u;
             if N * N * self.depth() * self.cols > LARGE {
                 // SAFETY: passed on.
-                return unsafe { self.by_planes::<M, N>(par, grid, u, plane) };
+                return unsafe { self.by_planes::<M, N>(par, tiling, u, plane) };
             }
             for_each_range(par, total.div_ceil(block), 1, |first, last| {
                 for i in first..last {
                     let [first, last, next] =
                         [i, i + 1, if i + 1 < last { i + 2 } else { i + 1 }].map(|i| (i * block).min(total));
                     // SAFETY: tiles are disjoint parts of y; the rest is the caller's word.
-                    unsafe { self.block::<M, N>(grid, [first, last, next], u, plane) }
+                    unsafe { self.block::<M, N>(tiling, [first, last, next], u, plane) }
                 }
             });
         });
@@ -133,8 +132,7 @@ impl<T: Real> Correlation<'_, T> {
                 let (run, rest) = (self.row().min(self.cols - panel * self.row()) - within, first + count - at);
                 let run = if self.panels() == 1 { rest } else { run.min(rest) };
                 let row = panel * self.depth() + phase * self.x.c + c;
-                let job = Planes::<T, Weights, Weights, K, K, N, N> {
-                    line: PhantomData,
+                let job = Planes {
                     from: self.w[(top * side + left) * len + at..].as_ptr(),
                     from_step: [self.stride * side * len, self.stride * len],
                     to: to.get().wrapping_add(row * self.row() + within),
@@ -144,7 +142,7 @@ impl<T: Real> Correlation<'_, T> {
                     row: [0, 0],
                 };
                 // SAFETY: elements of K^2 taps and of N^2 planes, whose sizes were checked; pieces are disjoint.
-                unsafe { job.run(self.kernels.isa) }
+                unsafe { job.run::<Weights, Weights, K, K, N, N>(self.kernels.isa) }
                 at += run;
             }
         });
@@ -155,30 +153,26 @@ impl<T: Real> Correlation<'_, T> {
     ///
     /// # Safety
     /// See [`Correlation::run`].
-    unsafe fn by_planes<const M: usize, const N: usize>(&self, par: Par, grid: [usize; 2], u: &[T], u_plane: usize)
+    unsafe fn by_planes<const M: usize, const N: usize>(&self, par: Par, tiling: Tiling, u: &[T], u_plane: usize)
     where
         Input: Line<N, N>,
     {
-        let (depth, cols, total) = (self.depth(), self.cols, self.n * grid[0] * grid[1]);
+        let (depth, cols, total) = (self.depth(), self.cols, self.n * tiling.count());
         let rounds = (total * N * N * (depth + cols)).div_ceil(ROUND).clamp(1, total);
         let round = total.div_ceil(rounds);
         let (v_plane, z_plane) = (round * depth + gap::<T>(), round * cols + gap::<T>());
-        let origin = self.first.map(|x| x as isize);
-        let result = Grid { tiles: grid, step: [M, M], stride: self.y_stride, origin, hw: self.out };
         scratch::with::<T, _>(Slot::Window, N * N * v_plane + self.x.c, |v| {
             let (v, zeros) = v.split_at_mut(N * N * v_plane);
             zeros.fill(T::ZERO);
             let zeros = &*zeros;
             scratch::with::<T, _>(Slot::Panels, N * N * z_plane, |z| {
                 for start in (0..total).step_by(round) {
-                    let count = round.min(total - start);
+                    let block = Block::new(tiling, [start, (start + round).min(total)]);
                     let (v_to, z_to) = (SendPtr::new(v), SendPtr::new(z));
-                    for_each_range(par, count, TILES, |first, last| {
+                    for_each_range(par, block.len(), TILES, |first, last| {
                         let tiles = [start + first, start + last];
                         // SAFETY: the planes have a row of `depth` elements for each tile of a round, and ranges are disjoint.
-                        unsafe {
-                            self.gather::<M, N>(grid, tiles, zeros, v_to.get().wrapping_add(first * depth), v_plane)
-                        }
+                        unsafe { self.gather::<M, N>(&block, tiles, zeros, v_to.get(), v_plane) }
                     });
                     let v = &*v;
                     for_each_range(par, N * N * self.panels(), 1, |low, high| {
@@ -186,28 +180,19 @@ impl<T: Real> Correlation<'_, T> {
                             let (p, panel) = (piece / self.panels(), piece % self.panels());
                             let channels = (cols - panel * self.row()).min(self.row());
                             let u = &u[p * u_plane + panel * depth * self.row()..];
-                            let z = z_to.get().wrapping_add(p * z_plane + panel * self.row());
+                            let [first, last] = block.having([p / N == N - 1, p % N == N - 1]);
+                            let v = &v[p * v_plane..][first * depth..last * depth];
+                            let z = z_to.get().wrapping_add(p * z_plane + first * cols + panel * self.row());
                             // SAFETY: each piece is some columns of a plane of the products, which has a row for each tile.
-                            unsafe { self.product(&v[p * v_plane..][..count * depth], u, channels, z, cols) }
+                            unsafe { self.product(v, u, channels, z, cols) }
                         }
                     });
                     let z = &*z;
-                    for_each_range(par, count, TILES, |first, last| {
+                    for_each_range(par, block.len(), TILES, |first, last| {
+                        let tiles = [start + first, start + last];
                         scratch::with::<T, _>(Slot::Spare, cols, |spill| {
-                            let job = Emit::<T, Output, Output, N, N, M, M> {
-                                line: PhantomData,
-                                from: &z[first * cols..],
-                                plane: [N * z_plane, z_plane],
-                                grid: result,
-                                tiles: [start + first, start + last],
-                                channels: cols,
-                                to: self.y.get(),
-                                c: cols,
-                                overlap: None,
-                                spill,
-                            };
                             // SAFETY: these tiles are ours, by the caller's word, and ranges are disjoint.
-                            unsafe { job.run(self.kernels.isa) }
+                            unsafe { self.emit::<M, N>(&block, tiles, z, z_plane, [0, cols], spill) }
                         });
                     });
                 }
@@ -215,13 +200,13 @@ impl<T: Real> Correlation<'_, T> {
         });
     }
 
-    /// The transformed pixels of some tiles, all phases, to planes with a row of `depth` elements for each.
+    /// The transformed pixels of some tiles of a block, all phases, to its planes with a row of `depth` elements for each tile.
     ///
     /// # Safety
     /// These rows are writable, and nobody else uses them meanwhile.
     unsafe fn gather<const M: usize, const N: usize>(
         &self,
-        grid: [usize; 2],
+        block: &Block,
         tiles: [usize; 2],
         zeros: &[T],
         to: *mut T,
@@ -229,26 +214,65 @@ impl<T: Real> Correlation<'_, T> {
     ) where
         Input: Line<N, N>,
     {
-        for (i, phase) in self.phases.iter().enumerate() {
-            let job = Gather::<T, Input, Input, N, N, N, N> {
-                line: PhantomData,
-                images: self.x,
-                grid: self.source::<M>(grid, phase),
-                tiles,
-                channels: [0, self.x.c],
-                zeros,
-                to: to.wrapping_add(i * self.x.c),
-                row: self.depth(),
-                plane: [N * plane, plane],
-            };
-            // SAFETY: passed on; each phase has its own part of a row.
-            unsafe { job.run(self.kernels.isa) }
-        }
+        scratch::with::<T, _>(Slot::Spare, self.x.c, |spill| {
+            for (i, phase) in self.phases.iter().enumerate() {
+                let job = Gather {
+                    images: self.x,
+                    grid: self.source::<M>(block.tiling, phase),
+                    block: *block,
+                    tiles,
+                    infinity: [true, true],
+                    channels: [0, self.x.c],
+                    zeros,
+                    spill: &mut *spill,
+                    to: to.wrapping_add(i * self.x.c),
+                    row: self.depth(),
+                    plane: [N * plane, plane],
+                };
+                // SAFETY: passed on; each phase has its own part of a row.
+                unsafe { job.run::<Input, Input, N, N, N, N>(self.kernels.isa) }
+            }
+        });
+    }
+
+    /// So many columns of y, from `col` on, for some tiles of a block, from its planes of products with a row of these columns for each tile.
+    ///
+    /// # Safety
+    /// Nobody else uses these pixels meanwhile.
+    unsafe fn emit<const M: usize, const N: usize>(
+        &self,
+        block: &Block,
+        tiles: [usize; 2],
+        z: &[T],
+        plane: usize,
+        [col, channels]: [usize; 2],
+        spill: &mut [T],
+    ) {
+        let job = Emit {
+            from: z,
+            plane: [N * plane, plane],
+            grid: self.result::<M>(block.tiling),
+            block: *block,
+            tiles,
+            channels,
+            to: self.y.get().wrapping_add(col),
+            c: self.cols,
+            overlap: None,
+            spill,
+        };
+        // SAFETY: passed on.
+        unsafe { job.run::<Output, Output, N, N, M, M>(self.kernels.isa) }
     }
 
     /// The tiles of the image that a phase reads.
-    fn source<const M: usize>(&self, tiles: [usize; 2], phase: &Phase) -> Grid {
-        Grid { tiles, step: [M, M], stride: self.x_stride, origin: phase.origin, hw: self.x.hw }
+    fn source<const M: usize>(&self, tiling: Tiling, phase: &Phase) -> Grid {
+        Grid { tiling, step: [M, M], stride: self.x_stride, origin: phase.origin, hw: self.x.hw }
+    }
+
+    /// The tiles that it writes.
+    fn result<const M: usize>(&self, tiling: Tiling) -> Grid {
+        let origin = self.first.map(|x| x as isize);
+        Grid { tiling, step: [M, M], stride: self.y_stride, origin, hw: self.out }
     }
 
     /// The first tile, the last, and the last of the block that comes after.
@@ -257,26 +281,24 @@ impl<T: Real> Correlation<'_, T> {
     /// See [`Correlation::run`].
     unsafe fn block<const M: usize, const N: usize>(
         &self,
-        grid: [usize; 2],
+        tiling: Tiling,
         [first, last, next]: [usize; 3],
         u: &[T],
         u_plane: usize,
     ) where
         Input: Line<N, N>,
     {
-        let tiles = [first, last];
-        let (count, depth, wide) = (last - first, self.depth(), self.row());
+        let block = Block::new(tiling, [first, last]);
+        let (count, depth, wide) = (block.len(), self.depth(), self.row());
         let (v_plane, z_plane) = (count * depth + gap::<T>(), count * wide + gap::<T>());
-        let origin = self.first.map(|x| x as isize);
-        let result = Grid { tiles: grid, step: [M, M], stride: self.y_stride, origin, hw: self.out };
         // What comes after the products, asked for while they are computed.
-        let ahead = self.source::<M>(grid, &self.phases[0]).span([last, next], N).map(|p| p * self.x.c);
-        let below = result.span(tiles, M).map(|p| p * self.cols);
+        let ahead = self.source::<M>(tiling, &self.phases[0]).span([last, next], N).map(|p| p * self.x.c);
+        let below = self.result::<M>(tiling).span(block.range, M).map(|p| p * self.cols);
         scratch::with::<T, _>(Slot::Window, N * N * v_plane + self.x.c, |v| {
             let (v, zeros) = v.split_at_mut(N * N * v_plane);
             zeros.fill(T::ZERO);
             // SAFETY: the planes have `count` rows of `depth` elements.
-            unsafe { self.gather::<M, N>(grid, tiles, zeros, v.as_mut_ptr(), v_plane) }
+            unsafe { self.gather::<M, N>(&block, block.range, zeros, v.as_mut_ptr(), v_plane) }
             scratch::with::<T, _>(Slot::Panels, N * N * z_plane + wide, |z| {
                 let (z, spill) = z.split_at_mut(N * N * z_plane);
                 for col in (0..self.cols).step_by(wide) {
@@ -290,24 +312,14 @@ impl<T: Real> Correlation<'_, T> {
                             prefetch(self.y.get(), below, [i, N * N]);
                         }
                         let u = &u[i * u_plane + col * depth..];
-                        let z = z[i * z_plane..][..count * channels].as_mut_ptr();
-                        // SAFETY: a plane of z has `count` rows of so many channels.
-                        unsafe { self.product(&v[i * v_plane..][..count * depth], u, channels, z, channels) }
+                        let [first, last] = block.having([i / N == N - 1, i % N == N - 1]);
+                        let z = z[i * z_plane..][first * channels..last * channels].as_mut_ptr();
+                        let v = &v[i * v_plane..][first * depth..last * depth];
+                        // SAFETY: a plane of z has a row of so many channels for each tile.
+                        unsafe { self.product(v, u, channels, z, channels) }
                     }
-                    let job = Emit::<T, Output, Output, N, N, M, M> {
-                        line: PhantomData,
-                        from: z,
-                        plane: [N * z_plane, z_plane],
-                        grid: result,
-                        tiles,
-                        channels,
-                        to: self.y.get().wrapping_add(col),
-                        c: self.cols,
-                        overlap: None,
-                        spill: &mut *spill,
-                    };
                     // SAFETY: these tiles are ours, by the caller's word.
-                    unsafe { job.run(self.kernels.isa) }
+                    unsafe { self.emit::<M, N>(&block, block.range, z, z_plane, [col, channels], spill) }
                 }
             });
         });

@@ -30,6 +30,7 @@ mod lines;
 pub(super) mod strided;
 #[cfg(test)]
 mod tests;
+mod tiles;
 mod transform;
 mod weight_grad;
 
@@ -39,6 +40,7 @@ pub(super) use weight_grad::WeightGrad;
 use super::ConvDims;
 use crate::microkernel::ROWS;
 use crate::par::{Par, for_each_range};
+use tiles::Tiling;
 
 /// How many tiles make a block of at most `size` elements, with so many elements each.
 fn tile_block(size: usize, elements: usize) -> usize {
@@ -133,9 +135,9 @@ pub(super) fn points(dims: &ConvDims, hw: [usize; 2], [depth, cols]: [usize; 2],
     let cost = |&points: &Points| {
         let n = points as usize;
         let m = n + 1 - taps(dims);
-        let tiles = dims.n * hw[0].div_ceil(m) * hw[1].div_ceil(m);
+        let products = dims.n * Tiling::new(hw, m).products(n);
         let weight = WEIGHT[usize::from(n.pow(2) * depth * cols > FIT)];
-        n.pow(2) * (tiles * (depth * to + TRANSFORM * (from + to) + ROW) + weight * depth * to)
+        products * (depth * to + TRANSFORM * (from + to) + ROW) + n.pow(2) * weight * depth * to
     };
     let best = Points::ALL.into_iter().min_by_key(cost)?;
     (5 * cost(&best) < 4 * direct).then_some(best)

@@ -8,86 +8,28 @@
 use std::marker::PhantomData;
 
 use super::lines::Line;
+use super::tiles::{Block, Grid};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::microkernel::Mask;
 use crate::simd::{Isa, Kernel, Simd, dispatch_on};
 
-/// Tiles that cover images of `n x hw` pixels, or every `stride`-th of them, row by row, image by image.
-#[derive(Clone, Copy)]
-pub(super) struct Grid {
-    /// Tiles of an image.
-    pub(super) tiles: [usize; 2],
-    /// From one tile to the next, down and to the right, in pixels of a tile.
-    pub(super) step: [usize; 2],
-    /// From one pixel of a tile to the next, in pixels of the image.
-    pub(super) stride: usize,
-    /// The first pixel of the first tile.
-    pub(super) origin: [isize; 2],
-    /// Size of the images.
-    pub(super) hw: [usize; 2],
-}
-
-impl Grid {
-    /// The image that tile `t` lies in, and its first pixel there.
-    #[inline(always)]
-    fn place(&self, t: usize) -> (usize, [isize; 2]) {
-        let [th, tw] = self.tiles;
-        let at = |i: usize, axis: usize| (i * self.step[axis] * self.stride) as isize + self.origin[axis];
-        (t / (th * tw), [at(t / tw % th, 0), at(t % tw, 1)])
-    }
-
-    /// First and last pixel, over all images, of the rows that tiles of `side x side` pixels meet.
-    pub(super) fn span(&self, [first, last]: [usize; 2], side: usize) -> [usize; 2] {
-        if first == last {
-            return [0, 0];
-        }
-        let [h, w] = self.hw;
-        let row = |t: usize, down: usize| {
-            let (image, [top, _]) = self.place(t);
-            (image * h + (top + down as isize).clamp(0, h as isize) as usize) * w
-        };
-        [row(first, 0), row(last - 1, side * self.stride)]
-    }
-
-    /// Whether tile `t` shares its first row, its first column, with a tile before it; `before` says so of the first ones.
-    #[inline(always)]
-    fn shares(&self, t: usize, before: [bool; 2]) -> [bool; 2] {
-        let [th, tw] = self.tiles;
-        [before[0] || !(t / tw).is_multiple_of(th), before[1] || !t.is_multiple_of(tw)]
-    }
-
-    /// Calls `f` for each pixel of the tile: its place in the tile, and its index in the image if it lies inside.
-    #[inline(always)]
-    fn pixels<const F: usize, const G: usize>(
-        &self,
-        [top, left]: [isize; 2],
-        mut f: impl FnMut(usize, usize, Option<usize>),
-    ) {
-        let [h, w] = self.hw.map(|x| x as isize);
-        for i in 0..F {
-            let row = top + (i * self.stride) as isize;
-            for j in 0..G {
-                let col = left + (j * self.stride) as isize;
-                let inside = (0..h).contains(&row) && (0..w).contains(&col);
-                f(i, j, inside.then_some((row * w + col) as usize));
-            }
-        }
-    }
-}
-
-/// From tiles of `F x G` pixels to `O x J` planes, by `L` along the columns of a tile and `H` along its rows.
-pub(super) struct Gather<'a, T, L, H, const F: usize, const G: usize, const O: usize, const J: usize> {
-    pub(super) line: PhantomData<(L, H)>,
+/// From tiles of pixels to planes.
+pub(super) struct Gather<'a, T> {
     pub(super) images: Images<'a, T>,
     pub(super) grid: Grid,
-    /// First and last tile.
+    /// The tiles that stand in the planes, and the first and the last to be gathered.
+    pub(super) block: Block,
     pub(super) tiles: [usize; 2],
+    /// Whether the last row and the last column of planes are those at infinity.
+    pub(super) infinity: [bool; 2],
     /// First and last channel.
     pub(super) channels: [usize; 2],
     /// As many zeros as there are channels.
     pub(super) zeros: &'a [T],
-    /// The first tile in the first plane.
+    /// Room for values that short tiles lack, as long if there are such tiles.
+    pub(super) spill: &'a mut [T],
+    /// The first row of the first plane.
     pub(super) to: *mut T,
     /// From one tile to the next.
     pub(super) row: usize,
@@ -95,52 +37,68 @@ pub(super) struct Gather<'a, T, L, H, const F: usize, const G: usize, const O: u
     pub(super) plane: [usize; 2],
 }
 
-impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize>
-    Gather<'_, T, L, H, F, G, O, J>
-{
+impl<T: Real> Gather<'_, T> {
+    /// By `L` along the columns of a tile of `F x G` pixels and `H` along its rows, to `O x J` planes.
+    ///
     /// # Safety
     /// The channels are writable for each tile in each plane, and nobody else uses them meanwhile.
-    pub(super) unsafe fn run(self, isa: Isa) {
-        dispatch_on(isa, Vouched(self));
+    pub(super) unsafe fn run<
+        L: Line<F, O>,
+        H: Line<G, J>,
+        const F: usize,
+        const G: usize,
+        const O: usize,
+        const J: usize,
+    >(
+        self,
+        isa: Isa,
+    ) {
+        dispatch_on(isa, Vouched::<_, L, H, F, G, O, J>(self, PhantomData));
     }
 }
 
-/// Work whose pointers its caller vouched for.
-struct Vouched<K>(K);
+/// Work whose pointers its caller vouched for, and its maps.
+struct Vouched<K, L, H, const F: usize, const G: usize, const O: usize, const J: usize>(K, PhantomData<(L, H)>);
 
 impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize> Kernel
-    for Vouched<Gather<'_, T, L, H, F, G, O, J>>
+    for Vouched<Gather<'_, T>, L, H, F, G, O, J>
 {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Gather { images, grid, tiles: [first, last], channels: [c0, c1], zeros, to, row, plane, .. } = self.0;
+        let Gather { images, grid, block, tiles, infinity, channels: [c0, c1], zeros, spill, to, row, plane } = self.0;
         let c = images.c;
         assert!(images.hw == grid.hw && c0 <= c1 && c1 <= c && c1 - c0 <= zeros.len());
+        assert!(grid.tiling.short == [0, 0] || c1 - c0 <= spill.len());
         let mut from = [[zeros.as_ptr(); G]; F];
-        for t in first..last {
-            let (image, place) = grid.place(t);
-            let image = images.data[image * images.image_len()..][..images.image_len()].as_ptr();
-            grid.pixels::<F, G>(place, |i, j, pixel| {
+        for place in grid.places(tiles, block.rows(tiles[0])) {
+            let image = images.data[place.image * images.image_len()..][..images.image_len()].as_ptr();
+            grid.pixels::<F, G>(&place, |i, j, pixel| {
                 from[i][j] = pixel.map_or(zeros.as_ptr(), |p| image.wrapping_add(p * c + c0));
             });
-            let to = planes::<T, O, J>(to.wrapping_add((t - first) * row), plane);
+            let mut to = planes::<T, O, J>(to.wrapping_add(place.row * row), plane);
+            if place.short[0] && infinity[0] {
+                to[O - 1] = [spill.as_mut_ptr(); J];
+            }
+            if place.short[1] && infinity[1] {
+                to.iter_mut().for_each(|row| row[J - 1] = spill.as_mut_ptr());
+            }
             // SAFETY: each pixel lies in the image or is a row of zeros (checked above); the caller of `Gather::run` vouches for the planes.
             unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, c1 - c0) }
         }
     }
 }
 
-/// From `F x G` planes to tiles of `O x J` pixels, for `channels` of the images' channels.
-pub(super) struct Emit<'a, T, L, H, const F: usize, const G: usize, const O: usize, const J: usize> {
-    pub(super) line: PhantomData<(L, H)>,
-    /// The first tile in the first plane, `channels` of each.
+/// From planes to tiles of pixels, for `channels` of the images' channels.
+pub(super) struct Emit<'a, T> {
+    /// The first row of the first plane, `channels` of each.
     pub(super) from: &'a [T],
     /// From one row of planes to the next, and from one plane to the next in a row.
     pub(super) plane: [usize; 2],
     pub(super) grid: Grid,
-    /// First and last tile.
+    /// The tiles that stand in the planes, and the first and the last to be emitted.
+    pub(super) block: Block,
     pub(super) tiles: [usize; 2],
     pub(super) channels: usize,
     /// The first of these channels in the first image.
@@ -154,36 +112,53 @@ pub(super) struct Emit<'a, T, L, H, const F: usize, const G: usize, const O: usi
     pub(super) spill: &'a mut [T],
 }
 
-impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize>
-    Emit<'_, T, L, H, F, G, O, J>
-{
+impl<T: Real> Emit<'_, T> {
+    /// By `L` along the columns and `H` along the rows of `F x G` planes, to tiles of `O x J` pixels.
+    ///
     /// # Safety
     /// The images of these tiles are writable, and initialised where tiles overlap; nobody else uses these channels of the tiles' pixels meanwhile.
-    pub(super) unsafe fn run(self, isa: Isa) {
-        dispatch_on(isa, Vouched(self));
+    pub(super) unsafe fn run<
+        L: Line<F, O>,
+        H: Line<G, J>,
+        const F: usize,
+        const G: usize,
+        const O: usize,
+        const J: usize,
+    >(
+        self,
+        isa: Isa,
+    ) {
+        dispatch_on(isa, Vouched::<_, L, H, F, G, O, J>(self, PhantomData));
     }
 }
 
 impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize> Kernel
-    for Vouched<Emit<'_, T, L, H, F, G, O, J>>
+    for Vouched<Emit<'_, T>, L, H, F, G, O, J>
 {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Emit { from, plane, grid, tiles: [first, last], channels, to: images, c, overlap, spill, .. } = self.0;
-        assert!((F - 1) * plane[0] + (G - 1) * plane[1] + (last - first) * channels <= from.len());
+        let Emit { from, plane, grid, block, tiles, channels, to: images, c, overlap, spill } = self.0;
+        assert!((F - 1) * plane[0] + (G - 1) * plane[1] + block.len() * channels <= from.len());
+        assert!(block.range[0] <= tiles[0] && tiles[1] <= block.range[1]);
         assert!(channels * if overlap.is_some() { 1 + O + J } else { 1 } <= spill.len());
         let spill = spill.as_mut_ptr();
         let mut to = [[spill; J]; O];
-        for t in first..last {
-            let (image, place) = grid.place(t);
-            let image = images.wrapping_add(image * grid.hw[0] * grid.hw[1] * c);
-            grid.pixels::<O, J>(place, |i, j, pixel| to[i][j] = pixel.map_or(spill, |p| image.wrapping_add(p * c)));
-            let from = from.as_ptr().wrapping_add((t - first) * channels);
-            let from = planes::<T, F, G>(from.cast_mut(), plane).map(|row| row.map(|p| p.cast_const()));
-            let Some(shared) = overlap.map(|before| grid.shares(t, before)).filter(|shared| shared.contains(&true))
-            else {
+        for place in grid.places(tiles, block.rows(tiles[0])) {
+            let image = images.wrapping_add(place.image * grid.hw[0] * grid.hw[1] * c);
+            grid.pixels::<O, J>(&place, |i, j, pixel| to[i][j] = pixel.map_or(spill, |p| image.wrapping_add(p * c)));
+            let from = from.as_ptr().wrapping_add(place.row * channels);
+            let mut from = planes::<T, F, G>(from.cast_mut(), plane).map(|row| row.map(|p| p.cast_const()));
+            // What a short tile lacks goes only into what it does not have: any number will do.
+            if place.short[0] {
+                from[F - 1] = from[F - 2];
+            }
+            if place.short[1] {
+                from.iter_mut().for_each(|row| row[G - 1] = row[G - 2]);
+            }
+            let shared = overlap.map(|before| [0, 1].map(|i| before[i] || place.tile[i] > 0));
+            let Some(shared) = shared.filter(|shared| shared.contains(&true)) else {
                 // SAFETY: the planes hold the tiles (checked above); the caller of `Emit::run` vouches for the pixels.
                 unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, channels) }
                 continue;
@@ -216,9 +191,8 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
     }
 }
 
-/// From `F x G` planes to `O x J` planes, `len` elements of each of some rows.
-pub(super) struct Planes<T, L, H, const F: usize, const G: usize, const O: usize, const J: usize> {
-    pub(super) line: PhantomData<(L, H)>,
+/// From planes to planes, `len` elements of each of some rows.
+pub(super) struct Planes<T> {
     pub(super) from: *const T,
     /// From one row of planes to the next, and from one plane to the next in a row.
     pub(super) from_step: [usize; 2],
@@ -230,18 +204,28 @@ pub(super) struct Planes<T, L, H, const F: usize, const G: usize, const O: usize
     pub(super) row: [usize; 2],
 }
 
-impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize>
-    Planes<T, L, H, F, G, O, J>
-{
+impl<T: Real> Planes<T> {
+    /// From `F x G` planes to `O x J`, by `L` and `H`.
+    ///
     /// # Safety
     /// The elements are readable and writable, and nobody else uses those of `to` meanwhile.
-    pub(super) unsafe fn run(self, isa: Isa) {
-        dispatch_on(isa, Vouched(self));
+    pub(super) unsafe fn run<
+        L: Line<F, O>,
+        H: Line<G, J>,
+        const F: usize,
+        const G: usize,
+        const O: usize,
+        const J: usize,
+    >(
+        self,
+        isa: Isa,
+    ) {
+        dispatch_on(isa, Vouched::<_, L, H, F, G, O, J>(self, PhantomData));
     }
 }
 
 impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize> Kernel
-    for Vouched<Planes<T, L, H, F, G, O, J>>
+    for Vouched<Planes<T>, L, H, F, G, O, J>
 {
     type Output = ();
 

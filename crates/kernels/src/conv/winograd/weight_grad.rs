@@ -3,10 +3,9 @@
 //! The tiles are summed in blocks, one block after the other, as the direct way sums its pixels. Threads share neither tiles nor sums: each has some
 //! columns of the `n x n` planes, of which a tile's transform makes only these, and some channels of x.
 
-use std::marker::PhantomData;
-
 use super::lines::{Collect, Input, Line, Part, Spread};
-use super::transform::{Gather, Grid, Planes};
+use super::tiles::{Block, Grid, Tiling};
+use super::transform::{Gather, Planes};
 use super::{Phase, Points, for_each_piece, gap, tile_block};
 use crate::Real;
 use crate::conv::window::Images;
@@ -54,13 +53,13 @@ impl<T: Real> WeightGrad<'_, T> {
         Input: Line<N, N>,
     {
         let (ci, rows, co) = (self.x.c, self.rows(), self.g.c);
-        let tiles = self.g.hw.map(|x| x.div_ceil(M));
-        let total = self.n * tiles[0] * tiles[1];
+        let tiling = Tiling::new(self.g.hw, M);
+        let total = self.n * tiling.count();
         // With many channels the sums outgrow the cache first.
         let block = tile_block(BLOCK, N * N * (rows + co)).max(rows * co / (rows + co)).min(total);
         let plane = rows * co + gap::<T>();
         scratch::with::<T, _>(Slot::Spare, N * N * plane, |sums| {
-            let sums_of = Sums { tiles, total, block, to: SendPtr::new(sums), plane };
+            let sums_of = Sums { tiling, total, block, to: SendPtr::new(sums), plane };
             // A thread by itself takes everything; an odd number of columns has no equal halves.
             let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
             let halves = if threads > 1 && N == 2 * HALF { 2 } else { 1 };
@@ -94,7 +93,7 @@ impl<T: Real> WeightGrad<'_, T> {
     /// These parts of the sums are writable and nobody else uses them meanwhile.
     unsafe fn columns<const M: usize, const N: usize, const FIRST: usize, const J: usize>(
         &self,
-        &Sums { tiles, total, block, to, plane }: &Sums<T>,
+        &Sums { tiling, total, block, to, plane }: &Sums<T>,
         [[c0, c1], [g0, g1]]: [[usize; 2]; 2],
     ) where
         Input: Line<N, N>,
@@ -104,51 +103,60 @@ impl<T: Real> WeightGrad<'_, T> {
         let rows = self.phases.len() * channels;
         let (v_plane, q_plane) = (block * rows + gap::<T>(), block * cols + gap::<T>());
         let x_grid =
-            |phase: &Phase| Grid { tiles, step: [M, M], stride: self.stride, origin: phase.origin, hw: self.x.hw };
-        let g_grid = Grid { tiles, step: [M, M], stride: 1, origin: [0, 0], hw: self.g.hw };
-        scratch::with::<T, _>(Slot::Window, N * J * (v_plane + q_plane) + channels.max(cols), |values| {
+            |phase: &Phase| Grid { tiling, step: [M, M], stride: self.stride, origin: phase.origin, hw: self.x.hw };
+        let g_grid = Grid { tiling, step: [M, M], stride: 1, origin: [0, 0], hw: self.g.hw };
+        scratch::with::<T, _>(Slot::Window, N * J * (v_plane + q_plane) + 2 * channels.max(cols), |values| {
             let (v, rest) = values.split_at_mut(N * J * v_plane);
-            let (q, zeros) = rest.split_at_mut(N * J * q_plane);
+            let (q, rest) = rest.split_at_mut(N * J * q_plane);
+            let (zeros, spill) = rest.split_at_mut(channels.max(cols));
             zeros.fill(T::ZERO);
             let zeros = &*zeros;
             for start in (0..total).step_by(block) {
                 let [end, next] = [1, 2].map(|i| (start + i * block).min(total));
+                let tiles = Block::new(tiling, [start, end]);
+                let infinity = [true, FIRST + J == N];
                 for (i, phase) in self.phases.iter().enumerate() {
-                    let job = Gather::<T, Input, Part<Input, N, FIRST>, N, N, N, J> {
-                        line: PhantomData,
+                    let job = Gather {
                         images: self.x,
                         grid: x_grid(phase),
-                        tiles: [start, end],
+                        block: tiles,
+                        tiles: tiles.range,
+                        infinity,
                         channels: [c0, c1],
                         zeros,
+                        spill: &mut *spill,
                         to: v[i * channels..].as_mut_ptr(),
                         row: rows,
                         plane: [J * v_plane, v_plane],
                     };
                     // SAFETY: planes of v have rows for `block` tiles, a part of each for this phase.
-                    unsafe { job.run(self.kernels.isa) }
+                    unsafe { job.run::<Input, Part<Input, N, FIRST>, N, N, N, J>(self.kernels.isa) }
                 }
-                let job = Gather::<T, Spread, Part<Spread, N, FIRST>, M, M, N, J> {
-                    line: PhantomData,
+                let job = Gather {
                     images: self.g,
                     grid: g_grid,
-                    tiles: [start, end],
+                    block: tiles,
+                    tiles: tiles.range,
+                    infinity,
                     channels: [g0, g1],
                     zeros,
+                    spill: &mut *spill,
                     to: q.as_mut_ptr(),
                     row: cols,
                     plane: [J * q_plane, q_plane],
                 };
                 // SAFETY: planes of q have rows for `block` tiles.
-                unsafe { job.run(self.kernels.isa) }
+                unsafe { job.run::<Spread, Part<Spread, N, FIRST>, M, M, N, J>(self.kernels.isa) }
                 // What comes after the products, asked for while they are computed.
                 let [x_ahead, g_ahead] = [x_grid(&self.phases[0]).span([end, next], N), g_grid.span([end, next], M)];
                 for p in 0..N * J {
                     prefetch(self.x.data.as_ptr(), x_ahead.map(|p| p * ci), [p, N * J]);
                     prefetch(self.g.data.as_ptr(), g_ahead.map(|p| p * co), [p, N * J]);
-                    let v = &v[p * v_plane..][..(end - start) * rows];
-                    let q = &q[p * q_plane..][..(end - start) * cols];
-                    let sum = to.get().wrapping_add((p / J * N + FIRST + p % J) * plane + c0 * co + g0);
+                    let (row, col) = (p / J, FIRST + p % J);
+                    let [first, last] = tiles.having([row == N - 1, col == N - 1]);
+                    let v = &v[p * v_plane..][first * rows..last * rows];
+                    let q = &q[p * q_plane..][first * cols..last * cols];
+                    let sum = to.get().wrapping_add((row * N + col) * plane + c0 * co + g0);
                     // SAFETY: the caller vouches for this part of a plane, which the first block set.
                     unsafe { self.product(v, q, [channels, cols], sum, start > 0) }
                 }
@@ -165,8 +173,7 @@ impl<T: Real> WeightGrad<'_, T> {
         let to = SendPtr::new(dw);
         for_each_piece(par, self.phases.len(), len, |phase, first, count| {
             let [top, left] = self.phases[phase].tap;
-            let job = Planes::<T, Collect, Collect, N, N, K, K> {
-                line: PhantomData,
+            let job = Planes {
                 from: sums[phase * len + first..].as_ptr(),
                 from_step: [N * plane, plane],
                 to: to.get().wrapping_add((top * side + left) * len + first),
@@ -176,7 +183,7 @@ impl<T: Real> WeightGrad<'_, T> {
                 row: [0, 0],
             };
             // SAFETY: elements of N^2 planes and of K^2 taps, whose sizes were checked; pieces are disjoint.
-            unsafe { job.run(self.kernels.isa) }
+            unsafe { job.run::<Collect, Collect, N, N, K, K>(self.kernels.isa) }
         });
     }
 
@@ -215,7 +222,7 @@ impl<T: Real> WeightGrad<'_, T> {
 /// Where the sums over tiles are, and over which.
 struct Sums<T> {
     /// Tiles of an image, of all images, and of a block.
-    tiles: [usize; 2],
+    tiling: Tiling,
     total: usize,
     block: usize,
     /// `N x N` planes `[phase, c of x, c of g]`, and from one to the next.

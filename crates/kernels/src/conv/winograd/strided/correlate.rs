@@ -4,14 +4,13 @@
 //! matrices of weights after the other is multiplied with all that meets it; where all images make one block, it is transformed just before, so
 //! that it comes from the cache.
 
-use std::marker::PhantomData;
-
 use super::gather::Source;
 use super::lines::{Backwards, Output, Scatter, Weights};
 use super::{Kind, Plan, Tiles, gap};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::conv::winograd::lines::{Line, Part};
+use crate::conv::winograd::tiles::Block;
 use crate::conv::winograd::transform::{Emit, Planes};
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
 use crate::par::{Par, SendPtr, for_each_range};
@@ -153,8 +152,7 @@ impl<T: Real> Correlation<'_, T> {
         let (c, width, col) = (self.source.c, self.width(), panel * self.width());
         let tap = c * self.cols;
         assert!(N == self.plan.weights()[1] && u.len() == N * self.matrix() && col < self.cols);
-        let job = Planes::<T, L, H, 3, 3, 1, N> {
-            line: PhantomData,
+        let job = Planes {
             from: self.w[col..].as_ptr(),
             from_step: [3 * tap, tap],
             to: u.as_mut_ptr(),
@@ -164,7 +162,7 @@ impl<T: Real> Correlation<'_, T> {
             row: [self.cols, width],
         };
         // SAFETY: some columns of all rows of 9 taps, and N matrices with as many rows, which are ours.
-        unsafe { job.run(self.kernels.isa) }
+        unsafe { job.run::<L, H, 3, 3, 1, N>(self.kernels.isa) }
     }
 
     /// A block of images. `weights` calls what it is given with a row of the matrices of a panel.
@@ -359,12 +357,13 @@ impl<T: Real> Correlation<'_, T> {
             Pass::Forward => (part.of_y(self.out), None),
             Pass::InputGrad => (part.of_x(self.out), Some(part.first.map(|first| first > 0))),
         };
-        let job = Emit::<T, L, L, F, G, O, J> {
-            line: PhantomData,
+        let tiles = range.map(|image| image * part.count());
+        let job = Emit {
             from: z,
             plane: [self.to()[1] * plane, plane],
             grid,
-            tiles: range.map(|image| image * part.count()),
+            block: Block::new(grid.tiling, tiles),
+            tiles,
             channels,
             to: self.result.get().wrapping_add(col),
             c: self.cols,
@@ -372,6 +371,6 @@ impl<T: Real> Correlation<'_, T> {
             spill,
         };
         // SAFETY: these images are ours, by the caller's word, and tiles come after those that they lie beside.
-        unsafe { job.run(self.kernels.isa) }
+        unsafe { job.run::<L, L, F, G, O, J>(self.kernels.isa) }
     }
 }

@@ -1,13 +1,12 @@
 //! From images to planes of values, or of points.
 
-use std::marker::PhantomData;
-
 use super::lines::{Input, Spread};
 use super::{Kind, Plan, Tiles};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::conv::winograd::lines::Line;
-use crate::conv::winograd::transform::{Gather, Grid};
+use crate::conv::winograd::tiles::{Block, Grid};
+use crate::conv::winograd::transform::Gather;
 use crate::simd::Isa;
 
 /// Some images, some of their channels, and the planes that these go to.
@@ -82,18 +81,21 @@ impl<T: Real> Source<'_, T> {
         cols: usize,
     ) {
         let [first, last] = self.range;
-        let job = Gather::<T, L, L, F, G, O, J> {
-            line: PhantomData,
+        let tiles = self.range.map(|image| image * part.count());
+        let job = Gather {
             images: self.images,
             grid,
-            tiles: self.range.map(|image| image * part.count()),
+            block: Block::new(grid.tiling, tiles),
+            tiles,
+            infinity: [false, false],
             channels: self.channels,
             zeros: self.zeros,
+            spill: &mut [],
             to: self.to.wrapping_add(part.before * (last - first) * self.row),
             row: self.row,
             plane: [cols * self.plane, self.plane],
         };
         // SAFETY: these tiles come after those that lie before them in the planes; the rest is the caller's word.
-        unsafe { job.run(self.isa) }
+        unsafe { job.run::<L, L, F, G, O, J>(self.isa) }
     }
 }

@@ -31,7 +31,7 @@ mod weight_grad;
 pub(in crate::conv) use correlate::{Correlation, Pass};
 pub(in crate::conv) use weight_grad::weight_grad;
 
-use super::transform::Grid;
+use super::tiles::{Grid, Tiling};
 use super::{ROW, gap};
 use crate::conv::ConvDims;
 
@@ -164,19 +164,24 @@ struct Tiles {
 
 impl Tiles {
     fn count(&self) -> usize {
-        self.tiles[0] * self.tiles[1]
+        self.tiling().count()
+    }
+
+    /// By themselves they are all of one size.
+    fn tiling(&self) -> Tiling {
+        Tiling { tiles: self.tiles, short: [0, 0] }
     }
 
     /// These tiles over images of x.
     fn of_x(&self, hw: [usize; 2]) -> Grid {
         let step = self.kinds.map(|kind| 2 * kind.size());
-        Grid { tiles: self.tiles, step, stride: 1, origin: self.source, hw }
+        Grid { tiling: self.tiling(), step, stride: 1, origin: self.source, hw }
     }
 
     /// These tiles over images of y.
     fn of_y(&self, out: [usize; 2]) -> Grid {
         let step = self.kinds.map(Kind::size);
-        Grid { tiles: self.tiles, step, stride: 1, origin: self.first.map(|x| x as isize), hw: out }
+        Grid { tiling: self.tiling(), step, stride: 1, origin: self.first.map(|x| x as isize), hw: out }
     }
 }
 

@@ -3,8 +3,6 @@
 //!
 //! As in [`crate::conv::winograd::weight_grad`] threads share neither tiles nor sums: each has some channels.
 
-use std::marker::PhantomData;
-
 use super::gather::Source;
 use super::lines::Collect;
 use super::{Plan, gap};
@@ -191,8 +189,7 @@ fn collect<T: Real, const N: usize, const M: usize>(
     assert!(dw.len() == 9 * len && sums.len() == N * M * plane && len <= plane);
     let to = SendPtr::new(dw);
     for_each_piece(par, 1, len, |_, first, count| {
-        let job = Planes::<T, Collect, Collect, N, M, 3, 3> {
-            line: PhantomData,
+        let job = Planes {
             from: sums[first..].as_ptr(),
             from_step: [M * plane, plane],
             to: to.get().wrapping_add(first),
@@ -202,6 +199,6 @@ fn collect<T: Real, const N: usize, const M: usize>(
             row: [0, 0],
         };
         // SAFETY: elements of N x M planes and of 9 taps, whose sizes were checked; pieces are disjoint.
-        unsafe { job.run(kernels.isa) }
+        unsafe { job.run::<Collect, Collect, N, M, 3, 3>(kernels.isa) }
     });
 }

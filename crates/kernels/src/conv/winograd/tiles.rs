@@ -1,0 +1,202 @@
+//! Which tiles cover an image, and in which order they stand in the planes.
+//!
+//! Sizes are seldom multiples of a tile's. The last tiles along an axis are then short, one pixel smaller: the highest coefficient, their last pixel, is all
+//! that infinity is for, so they do without that point, and share the others and their weights with the whole ones. 14 pixels are two tiles of 4 and
+//! two of 3, which take 22 multiplications of 3 taps, not 24. In the planes tiles stand by kind, so that those that have a value lie side by side.
+
+/// Whether a tile is short, along the columns and along the rows of the image.
+type Kind = [bool; 2];
+
+/// In the order in which they stand in the planes: the first two are whole along the rows, the second and the third along the columns.
+const KINDS: [Kind; 4] = [[true, false], [false, false], [false, true], [true, true]];
+
+/// Tiles of an image, row by row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tiling {
+    /// Tiles along each axis.
+    pub(super) tiles: [usize; 2],
+    /// How many of them, the last, are short.
+    pub(super) short: [usize; 2],
+}
+
+impl Tiling {
+    /// As few tiles of `m` or `m - 1` pixels as cover so many, and of these as many short ones as may be.
+    pub(super) fn new(pixels: [usize; 2], m: usize) -> Tiling {
+        let tiles = pixels.map(|x| x.div_ceil(m));
+        Tiling { tiles, short: [0, 1].map(|i| (tiles[i] * m - pixels[i]).min(tiles[i])) }
+    }
+
+    /// Tiles of an image.
+    pub(super) fn count(&self) -> usize {
+        self.tiles[0] * self.tiles[1]
+    }
+
+    /// Products for a pair of channels of an image, at `n` points along an axis.
+    pub(super) fn products(&self, n: usize) -> usize {
+        (n * self.tiles[0] - self.short[0]) * (n * self.tiles[1] - self.short[1])
+    }
+
+    /// Tiles of a kind among the first `t` of all images.
+    fn before(&self, t: usize, kind: Kind) -> usize {
+        let of_kind = |axis: usize, i: usize| {
+            let whole = i.min(self.tiles[axis] - self.short[axis]);
+            if kind[axis] { i - whole } else { whole }
+        };
+        let [th, tw] = self.tiles;
+        let (image, row, col) = (t / (th * tw), t / tw % th, t % tw);
+        let (rows, cols) = (of_kind(0, th), of_kind(1, tw));
+        let in_row = if of_kind(0, row + 1) > of_kind(0, row) { of_kind(1, col) } else { 0 };
+        image * rows * cols + of_kind(0, row) * cols + in_row
+    }
+}
+
+/// Tiles whose values stand in the same planes, a row for each.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    pub(super) tiling: Tiling,
+    /// First and last, of all images.
+    pub(super) range: [usize; 2],
+    /// The first row of each kind.
+    starts: [usize; 4],
+}
+
+impl Block {
+    pub(super) fn new(tiling: Tiling, range: [usize; 2]) -> Block {
+        let mut end = 0;
+        let starts = KINDS.map(|kind| {
+            let start = end;
+            end += tiling.before(range[1], kind) - tiling.before(range[0], kind);
+            start
+        });
+        Block { tiling, range, starts }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.range[1] - self.range[0]
+    }
+
+    /// The rows of the first tiles of each kind, of those from tile `t` on.
+    pub(super) fn rows(&self, t: usize) -> [usize; 4] {
+        let first = self.range[0];
+        if t == first {
+            return self.starts;
+        }
+        let before = |i: usize| self.tiling.before(t, KINDS[i]) - self.tiling.before(first, KINDS[i]);
+        std::array::from_fn(|i| self.starts[i] + before(i))
+    }
+
+    /// First and last row of the tiles that have a value at infinity along these axes.
+    pub(super) fn having(&self, infinity: [bool; 2]) -> [usize; 2] {
+        let [_, second, third, fourth] = self.starts;
+        match infinity {
+            [false, false] => [0, self.len()],
+            [false, true] => [0, third],
+            [true, false] => [second, fourth],
+            [true, true] => [second, third],
+        }
+    }
+}
+
+/// Tiles that cover images of `n x hw` pixels, or every `stride`-th of them, row by row, image by image.
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    pub(super) tiling: Tiling,
+    /// From a whole tile to the next, down and to the right, in pixels of a tile; from a short one it is one less.
+    pub(super) step: [usize; 2],
+    /// From one pixel of a tile to the next, in pixels of the image.
+    pub(super) stride: usize,
+    /// The first pixel of the first tile.
+    pub(super) origin: [isize; 2],
+    /// Size of the images.
+    pub(super) hw: [usize; 2],
+}
+
+/// A tile of many images.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) image: usize,
+    /// Which of the image's tiles.
+    pub(super) tile: [usize; 2],
+    /// Its first pixel.
+    pub(super) pixel: [isize; 2],
+    /// Whether it is short, along the columns and along the rows.
+    pub(super) short: Kind,
+    /// Its row in the planes.
+    pub(super) row: usize,
+}
+
+impl Grid {
+    /// The first pixel of a tile of an image.
+    fn pixel(&self, tile: [usize; 2]) -> [isize; 2] {
+        [0, 1].map(|axis| {
+            let short = tile[axis].saturating_sub(self.tiling.tiles[axis] - self.tiling.short[axis]);
+            ((tile[axis] * self.step[axis] - short) * self.stride) as isize + self.origin[axis]
+        })
+    }
+
+    /// The image that tile `t` lies in, and which of the image's tiles it is.
+    fn tile(&self, t: usize) -> (usize, [usize; 2]) {
+        let [th, tw] = self.tiling.tiles;
+        (t / (th * tw), [t / tw % th, t % tw])
+    }
+
+    /// The tiles from `first` to `last`, of a block with these rows for the kinds.
+    #[inline(always)]
+    pub(super) fn places(&self, [first, last]: [usize; 2], mut rows: [usize; 4]) -> impl Iterator<Item = Place> {
+        let Tiling { tiles, short } = self.tiling;
+        let (mut image, mut next) = self.tile(first);
+        (first..last).map(move |_| {
+            let (here, tile) = (image, next);
+            next[1] += 1;
+            if next[1] == tiles[1] {
+                next = [next[0] + 1, 0];
+            }
+            if next[0] == tiles[0] {
+                (image, next) = (image + 1, [0, 0]);
+            }
+            let short = [0, 1].map(|i| tile[i] + short[i] >= tiles[i]);
+            let kind = match short {
+                [true, false] => 0,
+                [false, false] => 1,
+                [false, true] => 2,
+                [true, true] => 3,
+            };
+            rows[kind] += 1;
+            Place { image: here, tile, pixel: self.pixel(tile), short, row: rows[kind] - 1 }
+        })
+    }
+
+    /// First and last pixel, over all images, of the rows that tiles of `side x side` pixels meet.
+    pub(super) fn span(&self, [first, last]: [usize; 2], side: usize) -> [usize; 2] {
+        if first == last {
+            return [0, 0];
+        }
+        let [h, w] = self.hw;
+        let row = |t: usize, down: usize| {
+            let (image, tile) = self.tile(t);
+            let [top, _] = self.pixel(tile);
+            (image * h + (top + down as isize).clamp(0, h as isize) as usize) * w
+        };
+        [row(first, 0), row(last - 1, side * self.stride)]
+    }
+
+    /// Calls `f` for each of `F x G` pixels of a tile: its place in the tile, and its index in the image if it lies inside; the last ones of a short tile
+    /// are not its own.
+    #[inline(always)]
+    pub(super) fn pixels<const F: usize, const G: usize>(
+        &self,
+        &Place { pixel: [top, left], short, .. }: &Place,
+        mut f: impl FnMut(usize, usize, Option<usize>),
+    ) {
+        let [h, w] = self.hw.map(|x| x as isize);
+        let [rows, cols] = [F - usize::from(short[0]), G - usize::from(short[1])];
+        for i in 0..F {
+            let row = top + (i * self.stride) as isize;
+            for j in 0..G {
+                let col = left + (j * self.stride) as isize;
+                let inside = (0..h).contains(&row) && (0..w).contains(&col) && i < rows && j < cols;
+                f(i, j, inside.then_some((row * w + col) as usize));
+            }
+        }
+    }
+}
