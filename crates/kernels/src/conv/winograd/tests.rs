@@ -1,6 +1,7 @@
 //! Every algorithm against naive loops, whatever the rule says of it; the error against f64; threads.
 
 use super::Points;
+use super::tiles::{Block, Grid, Tiling};
 use crate::conv::tests::{dims, naive, noise};
 use crate::conv::{ConvDims, forward, input_grad, weight_grad};
 use crate::microkernel::{kernels, kernels_of};
@@ -193,6 +194,64 @@ prop_compose! {
         pad in [[0..4usize, 0..4usize], [0..4usize, 0..4usize]],
     ) -> ConvDims {
         ConvDims { hw, pad, ..dims(n, 0, ci, co, kernel, stride, 0) }
+    }
+}
+
+#[test]
+fn short_tiles_save_products() {
+    // F(4, 3) over 14, 7, 3 and 28 pixels: 4 + 4 + 3 + 3, 4 + 3, 3, and whole ones only.
+    for (pixels, products) in [(14, 22), (7, 11), (3, 5), (28, 42)] {
+        assert_eq!(Tiling::new([pixels, pixels], 4).products(6), products * products);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tiles_share_out_pixels_and_rows(
+        (pixels, m, n) in ([1..20usize, 1..20usize], 2..6usize, 1..4usize),
+        (low, high, middle) in (0.0..1.0f64, 0.0..1.0f64, 0.0..1.0f64),
+    ) {
+        let tiling = Tiling::new(pixels, m);
+        let grid = Grid { tiling, step: [m, m], stride: 1, origin: [0, 0], hw: pixels };
+        // Every pixel is one tile's.
+        let total = n * tiling.count();
+        let all = Block::new(tiling, [0, total]);
+        let mut owners = vec![0; n * pixels[0] * pixels[1]];
+        for place in grid.places(all.range, all.rows(0)) {
+            let of_tile = |i: usize| m - usize::from(place.short[i]);
+            for (i, j) in (0..of_tile(0)).flat_map(|i| (0..of_tile(1)).map(move |j| (i, j))) {
+                let [row, col] = [place.pixel[0] as usize + i, place.pixel[1] as usize + j];
+                if row < pixels[0] && col < pixels[1] {
+                    owners[(place.image * pixels[0] + row) * pixels[1] + col] += 1;
+                }
+            }
+        }
+        prop_assert!(owners.iter().all(|&owners| owners == 1), "{owners:?}");
+        // Every tile of a block has one row, wherever one begins to count, and those with a value at infinity are neighbours.
+        let at = |part: f64, [low, high]: [usize; 2]| low + (part * (high - low) as f64) as usize;
+        let first = at(low, [0, total]);
+        let block = Block::new(tiling, [first, at(high, [first, total + 1])]);
+        let middle = at(middle, block.range);
+        let mut shorts = vec![None; block.len()];
+        for range in [[first, middle], [middle, block.range[1]]] {
+            for place in grid.places(range, block.rows(range[0])) {
+                prop_assert!(shorts[place.row].replace(place.short).is_none());
+            }
+        }
+        let mut values = 0;
+        for infinity in [[false, false], [false, true], [true, false], [true, true]] {
+            let [first, last] = block.having(infinity);
+            for (row, short) in shorts.iter().enumerate() {
+                let has = (0..2).all(|i| !(infinity[i] && short.unwrap()[i]));
+                prop_assert_eq!(has, (first..last).contains(&row));
+            }
+            values += (last - first) * (0..2).map(|i| if infinity[i] { 1 } else { m }).product::<usize>();
+        }
+        if block.len() == tiling.count() && first.is_multiple_of(tiling.count()) {
+            prop_assert_eq!(values, tiling.products(m + 1));
+        }
     }
 }
 
