@@ -19,12 +19,11 @@ use crate::scratch::{self, Slot};
 const BLOCK: usize = 1 << 16;
 /// Blocks that a call is cut into for threads, if it is large enough.
 const BLOCKS: usize = 16;
-/// Transformed weights, in elements, that a block of tiles no longer finds in the second-level cache: they are then read plane by plane, each once.
+/// Transformed weights, in elements, that a block of tiles no longer finds in the second-level cache: each then transforms them for itself.
 const LARGE: usize = 3 << 18;
-/// Elements of the tiles, and of their products, that are then in memory at a time.
-const ROUND: usize = 1 << 22;
-/// Tiles that a thread then transforms at a time.
-const TILES: usize = 8;
+/// Elements of a panel of the transformed weights of some channels, and of a block of tiles and their products, that then fit there.
+const CHUNK: usize = 1 << 18;
+const TILES: usize = 1 << 18;
 
 /// `y[first + (i, j) y_stride, o]` is the sum over phases, taps a, b and channels of
 /// `x[origin + (i + a, j + b) x_stride, c] w[tap + (a, b) stride, c, o]`; x is zero outside.
@@ -86,8 +85,12 @@ impl<T: Real> Correlation<'_, T> {
     where
         Input: Line<N, N>,
     {
-        let plane = self.depth() * self.panels() * self.row() + gap::<T>();
         let tiling = Tiling::new([0, 1].map(|i| (self.out[i] - self.first[i]).div_ceil(self.y_stride)), M);
+        if N * N * self.depth() * self.cols > LARGE {
+            // SAFETY: passed on.
+            return unsafe { self.by_chunks::<K, M, N>(par, tiling) };
+        }
+        let plane = self.depth() * self.panels() * self.row() + gap::<T>();
         let total = self.n * tiling.count();
         // So many tiles are as large as half of the weights, which every block reads.
         let balanced = self.depth() * self.cols / (self.depth() + self.cols) / 2;
@@ -99,10 +102,6 @@ impl<T: Real> Correlation<'_, T> {
         scratch::with::<T, _>(Slot::Weights, N * N * plane, |u| {
             self.weights::<K, N>(par, u, plane);
             let u = &*u;
-            if N * N * self.depth() * self.cols > LARGE {
-                // SAFETY: passed on.
-                return unsafe { self.by_planes::<M, N>(par, tiling, u, plane) };
-            }
             for_each_range(par, total.div_ceil(block), 1, |first, last| {
                 for i in first..last {
                     let [first, last, next] =
@@ -148,101 +147,143 @@ impl<T: Real> Correlation<'_, T> {
         });
     }
 
-    /// All tiles where the transformed weights are large: those of one plane after the other stay in the cache while all tiles are multiplied with
-    /// them, at the price of tiles and products that lie in memory meanwhile.
+    /// All tiles where the transformed weights are large: each block of them transforms for itself the weights of some channels after the other, which go no
+    /// further than the second-level cache.
     ///
     /// # Safety
     /// See [`Correlation::run`].
-    unsafe fn by_planes<const M: usize, const N: usize>(&self, par: Par, tiling: Tiling, u: &[T], u_plane: usize)
+    unsafe fn by_chunks<const K: usize, const M: usize, const N: usize>(&self, par: Par, tiling: Tiling)
     where
         Input: Line<N, N>,
     {
-        let (depth, cols, total) = (self.depth(), self.cols, self.n * tiling.count());
-        let rounds = (total * N * N * (depth + cols)).div_ceil(ROUND).clamp(1, total);
-        let round = total.div_ceil(rounds);
-        let (v_plane, z_plane) = (round * depth + gap::<T>(), round * cols + gap::<T>());
-        scratch::with::<T, _>(Slot::Window, N * N * v_plane + self.x.c, |v| {
-            let (v, zeros) = v.split_at_mut(N * N * v_plane);
-            zeros.fill(T::ZERO);
-            let zeros = &*zeros;
-            scratch::with::<T, _>(Slot::Panels, N * N * z_plane, |z| {
-                for start in (0..total).step_by(round) {
-                    let block = Block::new(tiling, [start, (start + round).min(total)]);
-                    let (v_to, z_to) = (SendPtr::new(v), SendPtr::new(z));
-                    for_each_range(par, block.len(), TILES, |first, last| {
-                        let tiles = [start + first, start + last];
-                        // SAFETY: the planes have a row of `depth` elements for each tile of a round, and ranges are disjoint.
-                        unsafe { self.gather::<M, N>(&block, tiles, zeros, v_to.get(), v_plane) }
-                    });
-                    let v = &*v;
-                    for_each_range(par, N * N * self.panels(), 1, |low, high| {
-                        for piece in low..high {
-                            let (p, panel) = (piece / self.panels(), piece % self.panels());
-                            let channels = (cols - panel * self.row()).min(self.row());
-                            let u = &u[p * u_plane + panel * depth * self.row()..];
-                            let [first, last] = block.having([p / N == N - 1, p % N == N - 1]);
-                            let v = &v[p * v_plane..][first * depth..last * depth];
-                            let z = z_to.get().wrapping_add(p * z_plane + first * cols + panel * self.row());
-                            // SAFETY: each piece is some columns of a plane of the products, which has a row for each tile.
-                            unsafe { self.product(v, u, channels, z, cols) }
-                        }
-                    });
-                    let z = &*z;
-                    for_each_range(par, block.len(), TILES, |first, last| {
-                        let tiles = [start + first, start + last];
-                        scratch::with::<T, _>(Slot::Spare, cols, |spill| {
-                            // SAFETY: these tiles are ours, by the caller's word, and ranges are disjoint.
-                            unsafe { self.emit::<M, N>(&block, tiles, z, z_plane, [0, cols], spill) }
-                        });
-                    });
-                }
-            });
-        });
-    }
-
-    /// The transformed pixels of some tiles of a block, all phases, to its planes with a row of `depth` elements for each tile.
-    ///
-    /// # Safety
-    /// These rows are writable, and nobody else uses them meanwhile.
-    unsafe fn gather<const M: usize, const N: usize>(
-        &self,
-        block: &Block,
-        tiles: [usize; 2],
-        zeros: &[T],
-        to: *mut T,
-        plane: usize,
-    ) where
-        Input: Line<N, N>,
-    {
-        scratch::with::<T, _>(Slot::Spare, self.x.c, |spill| {
-            for (i, phase) in self.phases.iter().enumerate() {
-                let job = Gather {
-                    images: self.x,
-                    grid: self.source::<M>(block.tiling, phase),
-                    block: *block,
-                    tiles,
-                    infinity: [true, true],
-                    channels: [0, self.x.c],
-                    zeros,
-                    spill: &mut *spill,
-                    to: to.wrapping_add(i * self.x.c),
-                    row: self.depth(),
-                    plane: [N * plane, plane],
-                };
-                // SAFETY: passed on; each phase has its own part of a row.
-                unsafe { job.run::<Input, Input, N, N, N, N>(self.kernels.isa) }
+        let (c, total) = (self.x.c, self.n * tiling.count());
+        let chunks = c.div_ceil(CHUNK / (N * N * self.row()));
+        let chunk = c.div_ceil(chunks).next_multiple_of(self.kernels.lanes).min(c);
+        let most = tile_block(TILES, N * N * (chunk + self.cols));
+        let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
+        let blocks = total.div_ceil(most).next_multiple_of(threads).min(total);
+        for_each_range(par, blocks, 1, |low, high| {
+            for i in low..high {
+                let block = Block::new(tiling, [i, i + 1].map(|i| i * total / blocks));
+                // SAFETY: tiles are disjoint parts of y; the rest is the caller's word.
+                unsafe { self.large_block::<K, M, N>(&block, chunk) }
             }
         });
     }
 
-    /// So many columns of y, from `col` on, for some tiles of a block, from its planes of products with a row of these columns for each tile.
+    /// A block of tiles, so many channels of a phase after the other.
+    ///
+    /// # Safety
+    /// See [`Correlation::run`].
+    unsafe fn large_block<const K: usize, const M: usize, const N: usize>(&self, block: &Block, chunk: usize)
+    where
+        Input: Line<N, N>,
+    {
+        let (count, wide) = (block.len(), self.row());
+        let [u_plane, v_plane, z_plane] = [chunk * wide, count * chunk, count * wide].map(|len| len + gap::<T>());
+        let col = |panel: usize| [panel * wide, wide.min(self.cols - panel * wide)];
+        scratch::with::<T, _>(Slot::Weights, N * N * u_plane, |u| {
+            scratch::with::<T, _>(Slot::Window, N * N * v_plane + chunk, |v| {
+                let (v, zeros) = v.split_at_mut(N * N * v_plane);
+                zeros.fill(T::ZERO);
+                scratch::with::<T, _>(Slot::Panels, self.panels() * N * N * z_plane + wide, |z| {
+                    let (z, spill) = z.split_at_mut(self.panels() * N * N * z_plane);
+                    let chunks = (0..self.x.c).step_by(chunk).map(|first| [first, (first + chunk).min(self.x.c)]);
+                    let mut is_first = true;
+                    for (phase, channels) in
+                        self.phases.iter().flat_map(|phase| chunks.clone().map(move |c| (phase, c)))
+                    {
+                        // SAFETY: the planes of v have a row of `chunk` elements for each tile.
+                        unsafe { self.gather::<M, N>(block, phase, channels, zeros, v.as_mut_ptr(), [chunk, v_plane]) }
+                        for (panel, z) in z.chunks_exact_mut(N * N * z_plane).enumerate() {
+                            let [_, cols] = col(panel);
+                            self.chunk::<K, N>(phase, channels, col(panel), u, u_plane);
+                            for p in 0..N * N {
+                                let [first, last] = block.having([p / N == N - 1, p % N == N - 1]);
+                                let z = z[p * z_plane..][first * cols..last * cols].as_mut_ptr();
+                                let v = &v[p * v_plane..][first * chunk..last * chunk];
+                                let depth = [chunk, channels[1] - channels[0]];
+                                // SAFETY: a plane of z has a row of these columns for each tile, which the first channels set.
+                                unsafe { self.product(v, depth, &u[p * u_plane..], cols, z, !is_first) }
+                            }
+                        }
+                        is_first = false;
+                    }
+                    for (panel, z) in z.chunks_exact(N * N * z_plane).enumerate() {
+                        // SAFETY: these tiles are ours, by the caller's word.
+                        unsafe { self.emit::<M, N>(block, z, z_plane, col(panel), spill) }
+                    }
+                });
+            });
+        });
+    }
+
+    /// The transformed weights of a phase from some channels to some columns, a plane `[channel, row]` for each value.
+    fn chunk<const K: usize, const N: usize>(
+        &self,
+        phase: &Phase,
+        [c0, c1]: [usize; 2],
+        [col, width]: [usize; 2],
+        u: &mut [T],
+        plane: usize,
+    ) {
+        let (len, side, [top, left]) = (self.x.c * self.cols, K * self.stride, phase.tap);
+        assert!(self.w.len() == side * side * len && u.len() >= N * N * plane && (c1 - c0) * self.row() <= plane);
+        assert!(c0 < c1 && c1 <= self.x.c && width <= self.row() && col + width <= self.cols);
+        assert!(top < self.stride && left < self.stride);
+        let job = Planes {
+            from: self.w[(top * side + left) * len + c0 * self.cols + col..].as_ptr(),
+            from_step: [self.stride * side * len, self.stride * len],
+            to: u.as_mut_ptr(),
+            to_step: [N * plane, plane],
+            len: width,
+            rows: c1 - c0,
+            row: [self.cols, self.row()],
+        };
+        // SAFETY: elements of K^2 taps and of N^2 planes, whose sizes were checked.
+        unsafe { job.run::<Weights, Weights, K, K, N, N>(self.kernels.isa) }
+    }
+
+    /// Some channels of the transformed pixels that a phase meets, to planes with a row for each tile of a block.
+    ///
+    /// # Safety
+    /// These channels are writable in each row, and nobody else uses them meanwhile.
+    unsafe fn gather<const M: usize, const N: usize>(
+        &self,
+        block: &Block,
+        phase: &Phase,
+        channels: [usize; 2],
+        zeros: &[T],
+        to: *mut T,
+        [row, plane]: [usize; 2],
+    ) where
+        Input: Line<N, N>,
+    {
+        scratch::with::<T, _>(Slot::Spare, channels[1] - channels[0], |spill| {
+            let job = Gather {
+                images: self.x,
+                grid: self.source::<M>(block.tiling, phase),
+                block: *block,
+                infinity: true,
+                channels,
+                zeros,
+                spill,
+                to,
+                row,
+                plane: [N * plane, plane],
+            };
+            // SAFETY: passed on.
+            unsafe { job.run::<Input, Input, N, N, N, N>(self.kernels.isa) }
+        });
+    }
+
+    /// So many columns of y, from `col` on, for the tiles of a block, from its planes of products with a row of these columns for each tile.
     ///
     /// # Safety
     /// Nobody else uses these pixels meanwhile.
     unsafe fn emit<const M: usize, const N: usize>(
         &self,
         block: &Block,
-        tiles: [usize; 2],
         z: &[T],
         plane: usize,
         [col, channels]: [usize; 2],
@@ -253,7 +294,6 @@ impl<T: Real> Correlation<'_, T> {
             plane: [N * plane, plane],
             grid: self.result::<M>(block.tiling),
             block: *block,
-            tiles,
             channels,
             to: self.y.get().wrapping_add(col),
             c: self.cols,
@@ -297,8 +337,11 @@ impl<T: Real> Correlation<'_, T> {
         scratch::with::<T, _>(Slot::Window, N * N * v_plane + self.x.c, |v| {
             let (v, zeros) = v.split_at_mut(N * N * v_plane);
             zeros.fill(T::ZERO);
-            // SAFETY: the planes have `count` rows of `depth` elements.
-            unsafe { self.gather::<M, N>(&block, block.range, zeros, v.as_mut_ptr(), v_plane) }
+            for (i, phase) in self.phases.iter().enumerate() {
+                let to = v[i * self.x.c..].as_mut_ptr();
+                // SAFETY: the planes have `count` rows of `depth` elements, a part of each for this phase.
+                unsafe { self.gather::<M, N>(&block, phase, [0, self.x.c], zeros, to, [depth, v_plane]) }
+            }
             scratch::with::<T, _>(Slot::Panels, N * N * z_plane + wide, |z| {
                 let (z, spill) = z.split_at_mut(N * N * z_plane);
                 for col in (0..self.cols).step_by(wide) {
@@ -316,34 +359,35 @@ impl<T: Real> Correlation<'_, T> {
                         let z = z[i * z_plane..][first * channels..last * channels].as_mut_ptr();
                         let v = &v[i * v_plane..][first * depth..last * depth];
                         // SAFETY: a plane of z has a row of so many channels for each tile.
-                        unsafe { self.product(v, u, channels, z, channels) }
+                        unsafe { self.product(v, [depth, depth], u, channels, z, false) }
                     }
                     // SAFETY: these tiles are ours, by the caller's word.
-                    unsafe { self.emit::<M, N>(&block, block.range, z, z_plane, [col, channels], spill) }
+                    unsafe { self.emit::<M, N>(&block, z, z_plane, [col, channels], spill) }
                 }
             });
         });
     }
 
-    /// `z[t, o] = sum v[t, c] u[c, o]` for the tiles of v and so many columns, of a panel of u.
+    /// `z[t, o] (+)= sum v[t, c] u[c, o]` for the tiles of v, `of_v[0]` elements from one to the next, `of_v[1]` channels and so many columns, of a panel
+    /// of u.
     ///
     /// # Safety
-    /// z has so many writable elements for each tile, `row` from one to the next, and nobody else uses them meanwhile.
-    unsafe fn product(&self, v: &[T], u: &[T], cols: usize, z: *mut T, row: usize) {
-        let depth = self.depth();
-        let count = v.len() / depth;
+    /// z has so many writable elements for each tile, as far apart, initialised when adding; nobody else uses them meanwhile.
+    unsafe fn product(&self, v: &[T], [row, depth]: [usize; 2], u: &[T], cols: usize, z: *mut T, add: bool) {
+        let count = v.len() / row;
+        assert!(v.len() == count * row && depth <= row);
         assert!(cols <= self.row() && u.len() >= (depth - 1) * self.row() + cols);
         let segments = [Segment { a: 0, b: 0, len: depth }];
         for t in (0..count).step_by(ROWS) {
             let rows = (count - t).min(ROWS);
             let tile = Tile {
-                a: std::array::from_fn(|i| v.as_ptr().wrapping_add((t + i.min(rows - 1)) * depth)),
+                a: std::array::from_fn(|i| v.as_ptr().wrapping_add((t + i.min(rows - 1)) * row)),
                 a_step: 1,
                 b: u.as_ptr(),
                 b_step: self.row() as isize,
                 segments: &segments,
-                c: std::array::from_fn(|i| z.wrapping_add((t + i.min(rows - 1)) * row)),
-                add: false,
+                c: std::array::from_fn(|i| z.wrapping_add((t + i.min(rows - 1)) * cols)),
+                add,
             };
             // SAFETY: `count` rows of v and `depth` rows of u (checked above); the caller vouches for z.
             unsafe { self.kernels.tile(rows, cols, &tile) }

@@ -137,9 +137,10 @@ pub(super) fn points(dims: &ConvDims, hw: [usize; 2], [depth, cols]: [usize; 2],
     let cost = |&points: &Points| {
         let n = points as usize;
         let m = n + 1 - taps(dims);
-        let products = dims.n * Tiling::new(hw, m).products(n);
+        let tiling = Tiling::new(hw, m);
+        let [tiles, products] = [tiling.count(), tiling.products(n)].map(|count| dims.n * count);
         let weight = WEIGHT[usize::from(n.pow(2) * depth * cols > FIT)];
-        products * (depth * to + TRANSFORM * (from + to) + ROW) + n.pow(2) * weight * depth * to
+        products * (depth * to + ROW) + n.pow(2) * (tiles * TRANSFORM * (from + to) + weight * depth * to)
     };
     let best = Points::ALL.into_iter().min_by_key(cost)?;
     (5 * cost(&best) < 4 * direct).then_some(best)

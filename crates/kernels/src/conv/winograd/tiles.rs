@@ -1,17 +1,18 @@
 //! Which tiles cover an image, and in which order they stand in the planes.
 //!
-//! Sizes are seldom multiples of a tile's. The last tiles along an axis are then short, one pixel smaller: the highest coefficient, their last pixel, is all
-//! that infinity is for, so they do without that point, and share the others and their weights with the whole ones. 14 pixels are two tiles of 4 and
-//! two of 3, which take 22 multiplications of 3 taps, not 24. In the planes tiles stand by kind, so that those that have a value lie side by side.
+//! Sizes are seldom multiples of a tile's. The last tiles along an axis are then short, one pixel smaller: the highest coefficient, a whole tile's last pixel,
+//! is all that infinity is for, so they do without that point, and share the others and their weights with the whole ones. 14 pixels are two tiles of 4
+//! and two of 3, which take 22 multiplications of 3 taps, not 24. In the planes tiles stand by kind, so that those that have a value at infinity lie side
+//! by side.
 
 /// Whether a tile is short, along the columns and along the rows of the image.
-type Kind = [bool; 2];
+type Short = [bool; 2];
 
 /// In the order in which they stand in the planes: the first two are whole along the rows, the second and the third along the columns.
-const KINDS: [Kind; 4] = [[true, false], [false, false], [false, true], [true, true]];
+const KINDS: [Short; 4] = [[true, false], [false, false], [false, true], [true, true]];
 
 /// Tiles of an image, row by row.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Tiling {
     /// Tiles along each axis.
     pub(super) tiles: [usize; 2],
@@ -36,17 +37,19 @@ impl Tiling {
         (n * self.tiles[0] - self.short[0]) * (n * self.tiles[1] - self.short[1])
     }
 
-    /// Tiles of a kind among the first `t` of all images.
-    fn before(&self, t: usize, kind: Kind) -> usize {
-        let of_kind = |axis: usize, i: usize| {
-            let whole = i.min(self.tiles[axis] - self.short[axis]);
-            if kind[axis] { i - whole } else { whole }
-        };
+    /// Tiles of each kind among the first `t` of all images.
+    fn before(&self, t: usize) -> [usize; 4] {
         let [th, tw] = self.tiles;
         let (image, row, col) = (t / (th * tw), t / tw % th, t % tw);
-        let (rows, cols) = (of_kind(0, th), of_kind(1, tw));
-        let in_row = if of_kind(0, row + 1) > of_kind(0, row) { of_kind(1, col) } else { 0 };
-        image * rows * cols + of_kind(0, row) * cols + in_row
+        KINDS.map(|kind| {
+            let of_kind = |axis: usize, i: usize| {
+                let whole = i.min(self.tiles[axis] - self.short[axis]);
+                if kind[axis] { i - whole } else { whole }
+            };
+            let (rows, cols) = (of_kind(0, th), of_kind(1, tw));
+            let in_row = if of_kind(0, row + 1) > of_kind(0, row) { of_kind(1, col) } else { 0 };
+            image * rows * cols + of_kind(0, row) * cols + in_row
+        })
     }
 }
 
@@ -62,10 +65,11 @@ pub(super) struct Block {
 
 impl Block {
     pub(super) fn new(tiling: Tiling, range: [usize; 2]) -> Block {
+        let [first, last] = range.map(|t| tiling.before(t));
         let mut end = 0;
-        let starts = KINDS.map(|kind| {
+        let starts = std::array::from_fn(|i| {
             let start = end;
-            end += tiling.before(range[1], kind) - tiling.before(range[0], kind);
+            end += last[i] - first[i];
             start
         });
         Block { tiling, range, starts }
@@ -73,16 +77,6 @@ impl Block {
 
     pub(super) fn len(&self) -> usize {
         self.range[1] - self.range[0]
-    }
-
-    /// The rows of the first tiles of each kind, of those from tile `t` on.
-    pub(super) fn rows(&self, t: usize) -> [usize; 4] {
-        let first = self.range[0];
-        if t == first {
-            return self.starts;
-        }
-        let before = |i: usize| self.tiling.before(t, KINDS[i]) - self.tiling.before(first, KINDS[i]);
-        std::array::from_fn(|i| self.starts[i] + before(i))
     }
 
     /// First and last row of the tiles that have a value at infinity along these axes.
@@ -120,13 +114,14 @@ pub(super) struct Place {
     /// Its first pixel.
     pub(super) pixel: [isize; 2],
     /// Whether it is short, along the columns and along the rows.
-    pub(super) short: Kind,
+    pub(super) short: Short,
     /// Its row in the planes.
     pub(super) row: usize,
 }
 
 impl Grid {
     /// The first pixel of a tile of an image.
+    #[inline(always)]
     fn pixel(&self, tile: [usize; 2]) -> [isize; 2] {
         [0, 1].map(|axis| {
             let short = tile[axis].saturating_sub(self.tiling.tiles[axis] - self.tiling.short[axis]);
@@ -140,9 +135,12 @@ impl Grid {
         (t / (th * tw), [t / tw % th, t % tw])
     }
 
-    /// The tiles from `first` to `last`, of a block with these rows for the kinds.
+    /// The tiles of a block.
     #[inline(always)]
-    pub(super) fn places(&self, [first, last]: [usize; 2], mut rows: [usize; 4]) -> impl Iterator<Item = Place> {
+    pub(super) fn places(
+        &self,
+        &Block { range: [first, last], starts: mut rows, .. }: &Block,
+    ) -> impl Iterator<Item = Place> {
         let Tiling { tiles, short } = self.tiling;
         let (mut image, mut next) = self.tile(first);
         (first..last).map(move |_| {
@@ -189,14 +187,78 @@ impl Grid {
         mut f: impl FnMut(usize, usize, Option<usize>),
     ) {
         let [h, w] = self.hw.map(|x| x as isize);
-        let [rows, cols] = [F - usize::from(short[0]), G - usize::from(short[1])];
+        let end = |first: isize, side: usize, short: bool| first + ((side - usize::from(short)) * self.stride) as isize;
+        let (bottom, right) = (h.min(end(top, F, short[0])), w.min(end(left, G, short[1])));
         for i in 0..F {
             let row = top + (i * self.stride) as isize;
             for j in 0..G {
                 let col = left + (j * self.stride) as isize;
-                let inside = (0..h).contains(&row) && (0..w).contains(&col) && i < rows && j < cols;
+                let inside = (0..bottom).contains(&row) && (0..right).contains(&col);
                 f(i, j, inside.then_some((row * w + col) as usize));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn short_tiles_save_products() {
+        // F(4, 3) over 14, 7, 3 and 28 pixels: 4 + 4 + 3 + 3, 4 + 3, 3, and whole ones only.
+        for (pixels, products) in [(14, 22), (7, 11), (3, 5), (28, 42)] {
+            assert_eq!(Tiling::new([pixels, pixels], 4).products(6), products * products);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn tiles_share_out_pixels_and_rows(
+            (pixels, m, n) in ([1..20usize, 1..20usize], 2..6usize, 1..4usize),
+            (low, high) in (0.0..1.0f64, 0.0..1.0f64),
+        ) {
+            let tiling = Tiling::new(pixels, m);
+            let grid = Grid { tiling, step: [m, m], stride: 1, origin: [0, 0], hw: pixels };
+            // Every pixel is one tile's.
+            let total = n * tiling.count();
+            let mut owners = vec![0; n * pixels[0] * pixels[1]];
+            for place in grid.places(&Block::new(tiling, [0, total])) {
+                let side = |axis: usize| m - usize::from(place.short[axis]);
+                for (i, j) in (0..side(0)).flat_map(|i| (0..side(1)).map(move |j| (i, j))) {
+                    let [row, col] = [place.pixel[0] as usize + i, place.pixel[1] as usize + j];
+                    if row < pixels[0] && col < pixels[1] {
+                        owners[(place.image * pixels[0] + row) * pixels[1] + col] += 1;
+                    }
+                }
+            }
+            prop_assert!(owners.iter().all(|&owners| owners == 1), "{owners:?}");
+            // Every tile of a block has one row, and those with a value at infinity are neighbours.
+            let at = |part: f64, [low, high]: [usize; 2]| low + (part * (high - low) as f64) as usize;
+            let first = at(low, [0, total]);
+            let block = Block::new(tiling, [first, at(high, [first, total + 1])]);
+            let mut shorts = vec![None; block.len()];
+            for place in grid.places(&block) {
+                prop_assert!(shorts[place.row].replace(place.short).is_none());
+            }
+            const INFINITIES: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
+            for infinity in INFINITIES {
+                let [first, last] = block.having(infinity);
+                for (row, short) in shorts.iter().enumerate() {
+                    let has = (0..2).all(|axis| !(infinity[axis] && short.unwrap()[axis]));
+                    prop_assert_eq!(has, (first..last).contains(&row));
+                }
+            }
+            // At m finite points along an axis and infinity there are as many values as products.
+            let image = Block::new(tiling, [0, tiling.count()]);
+            let values = |infinity: [bool; 2]| {
+                let [first, last] = image.having(infinity);
+                (last - first) * infinity.map(|at| if at { 1 } else { m }).iter().product::<usize>()
+            };
+            prop_assert_eq!(INFINITIES.map(values).iter().sum::<usize>(), tiling.products(m + 1));
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Transforms `L x H^T` of tiles of pixels, the lanes running over channels: from images to planes, from planes to images, and from
 //! planes to planes.
 //!
-//! A plane holds one of the n^2 values of every tile, `[tile, channel]`, so that a plane of inputs times a plane of weights is a
+//! A plane holds one of the n^2 values of every tile that has it, `[tile, channel]`, so that a plane of inputs times a plane of weights is a
 //! matrix product. The pixels of a tile may stand some apart, so that the tiles cover only every second pixel of an image, say. What
-//! lies outside an image is read from a row of zeros and written to a row that nobody reads.
+//! lies outside an image is read from a row of zeros and written to a row that nobody reads, as what a short tile lacks is.
 
 use std::marker::PhantomData;
 
@@ -18,20 +18,18 @@ use crate::simd::{Isa, Kernel, Simd, dispatch_on};
 pub(super) struct Gather<'a, T> {
     pub(super) images: Images<'a, T>,
     pub(super) grid: Grid,
-    /// The tiles that stand in the planes, and the first and the last to be gathered.
     pub(super) block: Block,
-    pub(super) tiles: [usize; 2],
-    /// Whether the last row and the last column of planes are those at infinity.
-    pub(super) infinity: [bool; 2],
+    /// Whether the last column of planes is that at infinity, as the last row is; asked only of short tiles.
+    pub(super) infinity: bool,
     /// First and last channel.
     pub(super) channels: [usize; 2],
     /// As many zeros as there are channels.
     pub(super) zeros: &'a [T],
-    /// Room for values that short tiles lack, as long if there are such tiles.
+    /// As many elements as there are channels, if there are short tiles: room for what they lack.
     pub(super) spill: &'a mut [T],
     /// The first row of the first plane.
     pub(super) to: *mut T,
-    /// From one tile to the next.
+    /// From one row of a plane to the next.
     pub(super) row: usize,
     /// From one row of planes to the next, and from one plane to the next in a row.
     pub(super) plane: [usize; 2],
@@ -67,24 +65,26 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Gather { images, grid, block, tiles, infinity, channels: [c0, c1], zeros, spill, to, row, plane } = self.0;
+        let Gather { images, grid, block, infinity, channels: [c0, c1], zeros, spill, to, row, plane } = self.0;
         let c = images.c;
         assert!(images.hw == grid.hw && c0 <= c1 && c1 <= c && c1 - c0 <= zeros.len());
-        assert!(grid.tiling.short == [0, 0] || c1 - c0 <= spill.len());
+        assert!(grid.tiling == block.tiling && (grid.tiling.short == [0, 0] || c1 - c0 <= spill.len()));
+        let spill = spill.as_mut_ptr();
         let mut from = [[zeros.as_ptr(); G]; F];
-        for place in grid.places(tiles, block.rows(tiles[0])) {
+        for place in grid.places(&block) {
             let image = images.data[place.image * images.image_len()..][..images.image_len()].as_ptr();
             grid.pixels::<F, G>(&place, |i, j, pixel| {
                 from[i][j] = pixel.map_or(zeros.as_ptr(), |p| image.wrapping_add(p * c + c0));
             });
             let mut to = planes::<T, O, J>(to.wrapping_add(place.row * row), plane);
-            if place.short[0] && infinity[0] {
-                to[O - 1] = [spill.as_mut_ptr(); J];
+            if place.short[0] {
+                to[O - 1] = [spill; J];
             }
-            if place.short[1] && infinity[1] {
-                to.iter_mut().for_each(|row| row[J - 1] = spill.as_mut_ptr());
+            if place.short[1] && infinity {
+                to.iter_mut().for_each(|row| row[J - 1] = spill);
             }
-            // SAFETY: each pixel lies in the image or is a row of zeros (checked above); the caller of `Gather::run` vouches for the planes.
+            // SAFETY: each pixel lies in the image or is a row of zeros, and what a short tile lacks has room (checked above); the caller of
+            // `Gather::run` vouches for the planes.
             unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, c1 - c0) }
         }
     }
@@ -97,9 +97,7 @@ pub(super) struct Emit<'a, T> {
     /// From one row of planes to the next, and from one plane to the next in a row.
     pub(super) plane: [usize; 2],
     pub(super) grid: Grid,
-    /// The tiles that stand in the planes, and the first and the last to be emitted.
     pub(super) block: Block,
-    pub(super) tiles: [usize; 2],
     pub(super) channels: usize,
     /// The first of these channels in the first image.
     pub(super) to: *mut T,
@@ -139,13 +137,13 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Emit { from, plane, grid, block, tiles, channels, to: images, c, overlap, spill } = self.0;
+        let Emit { from, plane, grid, block, channels, to: images, c, overlap, spill } = self.0;
         assert!((F - 1) * plane[0] + (G - 1) * plane[1] + block.len() * channels <= from.len());
-        assert!(block.range[0] <= tiles[0] && tiles[1] <= block.range[1]);
+        assert!(grid.tiling == block.tiling);
         assert!(channels * if overlap.is_some() { 1 + O + J } else { 1 } <= spill.len());
         let spill = spill.as_mut_ptr();
         let mut to = [[spill; J]; O];
-        for place in grid.places(tiles, block.rows(tiles[0])) {
+        for place in grid.places(&block) {
             let image = images.wrapping_add(place.image * grid.hw[0] * grid.hw[1] * c);
             grid.pixels::<O, J>(&place, |i, j, pixel| to[i][j] = pixel.map_or(spill, |p| image.wrapping_add(p * c)));
             let from = from.as_ptr().wrapping_add(place.row * channels);
@@ -231,7 +229,7 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Planes { from, from_step, to, to_step, len, rows, row, .. } = self.0;
+        let Planes { from, from_step, to, to_step, len, rows, row } = self.0;
         for i in 0..rows {
             let from = planes::<T, F, G>(from.wrapping_add(i * row[0]).cast_mut(), from_step);
             let from = from.map(|row| row.map(|p| p.cast_const()));

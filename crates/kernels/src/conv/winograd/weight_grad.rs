@@ -114,13 +114,12 @@ impl<T: Real> WeightGrad<'_, T> {
             for start in (0..total).step_by(block) {
                 let [end, next] = [1, 2].map(|i| (start + i * block).min(total));
                 let tiles = Block::new(tiling, [start, end]);
-                let infinity = [true, FIRST + J == N];
+                let infinity = FIRST + J == N;
                 for (i, phase) in self.phases.iter().enumerate() {
                     let job = Gather {
                         images: self.x,
                         grid: x_grid(phase),
                         block: tiles,
-                        tiles: tiles.range,
                         infinity,
                         channels: [c0, c1],
                         zeros,
@@ -136,7 +135,6 @@ impl<T: Real> WeightGrad<'_, T> {
                     images: self.g,
                     grid: g_grid,
                     block: tiles,
-                    tiles: tiles.range,
                     infinity,
                     channels: [g0, g1],
                     zeros,
@@ -154,10 +152,13 @@ impl<T: Real> WeightGrad<'_, T> {
                     prefetch(self.g.data.as_ptr(), g_ahead.map(|p| p * co), [p, N * J]);
                     let (row, col) = (p / J, FIRST + p % J);
                     let [first, last] = tiles.having([row == N - 1, col == N - 1]);
+                    if first == last && start > 0 {
+                        continue;
+                    }
                     let v = &v[p * v_plane..][first * rows..last * rows];
                     let q = &q[p * q_plane..][first * cols..last * cols];
                     let sum = to.get().wrapping_add((row * N + col) * plane + c0 * co + g0);
-                    // SAFETY: the caller vouches for this part of a plane, which the first block set.
+                    // SAFETY: the caller vouches for this part of a plane, which the first block set, to zeros where no tile has a value.
                     unsafe { self.product(v, q, [channels, cols], sum, start > 0) }
                 }
             }

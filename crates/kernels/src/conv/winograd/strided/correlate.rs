@@ -363,7 +363,6 @@ impl<T: Real> Correlation<'_, T> {
             plane: [self.to()[1] * plane, plane],
             grid,
             block: Block::new(grid.tiling, tiles),
-            tiles,
             channels,
             to: self.result.get().wrapping_add(col),
             c: self.cols,
