@@ -1,7 +1,8 @@
 //! The forward pass, and the input gradient, which is the forward pass of turned weights: `y = A^T [(G w G^T) * (B^T x B)] A`, a block of tiles
 //! at a time, so that their values stay in the second-level cache between the transforms and the products.
 //!
-//! Where a result sums over several phases, they are so many times as many channels of the products.
+//! Where a result sums over several phases, they are so many times as many channels of the products. Transformed weights that would not stay in
+//! that cache are made anew by every block, some channels at a time: that costs less than to read them, or the tiles, from further away.
 
 use super::lines::{Input, Line, Output, Weights};
 use super::tiles::{Block, Grid, Tiling};
