@@ -7,7 +7,7 @@
 use super::lines::{Input, Line, Output, Weights};
 use super::tiles::{Block, Grid, Tiling};
 use super::transform::{Emit, Gather, Planes};
-use super::{Phase, Points, for_each_piece, gap, tile_block};
+use super::{LARGE, Phase, Points, for_each_piece, gap, tile_block};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
@@ -20,11 +20,13 @@ use crate::scratch::{self, Slot};
 const BLOCK: usize = 1 << 16;
 /// Blocks that a call is cut into for threads, if it is large enough.
 const BLOCKS: usize = 16;
-/// Transformed weights, in elements, that a block of tiles no longer finds in the second-level cache: each then transforms them for itself.
-const LARGE: usize = 3 << 18;
-/// Elements of a panel of the transformed weights of some channels, and of a block of tiles and their products, that then fit there.
+/// Elements of a panel of transformed weights, of some channels, where each block of tiles makes them for itself; with f32 half of a second-level cache of
+/// 2 MB.
 const CHUNK: usize = 1 << 18;
-const TILES: usize = 1 << 18;
+/// Channels that it then takes at most: the more, the fewer tiles there is room for.
+const CHANNELS: usize = 128;
+/// Elements of such a block's transformed tiles and of their products: the other half.
+const BESIDE: usize = 1 << 18;
 
 /// `y[first + (i, j) y_stride, o]` is the sum over phases, taps a, b and channels of
 /// `x[origin + (i + a, j + b) x_stride, c] w[tap + (a, b) stride, c, o]`; x is zero outside.
@@ -158,11 +160,12 @@ impl<T: Real> Correlation<'_, T> {
         Input: Line<N, N>,
     {
         let (c, total) = (self.x.c, self.n * tiling.count());
-        let chunks = c.div_ceil(CHUNK / (N * N * self.row()));
+        let chunks = c.div_ceil(CHANNELS.min(CHUNK / (N * N * self.row())));
         let chunk = c.div_ceil(chunks).next_multiple_of(self.kernels.lanes).min(c);
-        let most = tile_block(TILES, N * N * (chunk + self.cols));
+        let most = tile_block(BESIDE, N * N * (chunk + self.cols));
         let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
-        let blocks = total.div_ceil(most).next_multiple_of(threads).min(total);
+        // As many for each thread, but none so small that weights are all it does.
+        let blocks = total.div_ceil(most).next_multiple_of(threads).min(total.div_ceil(2 * ROWS));
         for_each_range(par, blocks, 1, |low, high| {
             for i in low..high {
                 let block = Block::new(tiling, [i, i + 1].map(|i| i * total / blocks));
@@ -198,7 +201,7 @@ impl<T: Real> Correlation<'_, T> {
                         unsafe { self.gather::<M, N>(block, phase, channels, zeros, v.as_mut_ptr(), [chunk, v_plane]) }
                         for (panel, z) in z.chunks_exact_mut(N * N * z_plane).enumerate() {
                             let [_, cols] = col(panel);
-                            self.chunk::<K, N>(phase, channels, col(panel), u, u_plane);
+                            self.panel::<K, N>(phase, channels, col(panel), u, u_plane);
                             for p in 0..N * N {
                                 let [first, last] = block.having([p / N == N - 1, p % N == N - 1]);
                                 let z = z[p * z_plane..][first * cols..last * cols].as_mut_ptr();
@@ -220,7 +223,7 @@ impl<T: Real> Correlation<'_, T> {
     }
 
     /// The transformed weights of a phase from some channels to some columns, a plane `[channel, row]` for each value.
-    fn chunk<const K: usize, const N: usize>(
+    fn panel<const K: usize, const N: usize>(
         &self,
         phase: &Phase,
         [c0, c1]: [usize; 2],
@@ -369,8 +372,7 @@ impl<T: Real> Correlation<'_, T> {
         });
     }
 
-    /// `z[t, o] (+)= sum v[t, c] u[c, o]` for the tiles of v, `of_v[0]` elements from one to the next, `of_v[1]` channels and so many columns, of a panel
-    /// of u.
+    /// `z[t, o] (+)= sum v[t, c] u[c, o]` for the tiles of v, `row` elements from one to the next, `depth` channels and so many columns of a panel of u.
     ///
     /// # Safety
     /// z has so many writable elements for each tile, as far apart, initialised when adding; nobody else uses them meanwhile.

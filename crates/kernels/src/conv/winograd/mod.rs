@@ -119,10 +119,11 @@ pub(super) fn taps(dims: &ConvDims) -> usize {
 const TRANSFORM: usize = 8;
 /// What a row of a product costs beside its multiply-adds: sums are as short as there are channels.
 const ROW: usize = 24;
-/// What a value of the transformed weights costs: while they fit the caches, and beyond.
-const WEIGHT: [usize; 2] = [4, 10];
-/// So many transformed weights fit.
-const FIT: usize = 1 << 20;
+/// What a value of the transformed weights costs: while they stay in the cache, and beyond, where blocks of tiles make them, or read the sums of their
+/// gradients, anew.
+const WEIGHT: [usize; 2] = [4, 48];
+/// So many transformed weights stay in the second-level cache.
+const LARGE: usize = 3 << 18;
 
 /// The points with which this way takes less than four fifths of the direct way's time, if there are any, by counting registers of
 /// multiply-adds; `depth` channels are summed into `cols`, each phase having its own, and the tiles cover images of `hw` pixels. For the
@@ -139,7 +140,7 @@ pub(super) fn points(dims: &ConvDims, hw: [usize; 2], [depth, cols]: [usize; 2],
         let m = n + 1 - taps(dims);
         let tiling = Tiling::new(hw, m);
         let [tiles, products] = [tiling.count(), tiling.products(n)].map(|count| dims.n * count);
-        let weight = WEIGHT[usize::from(n.pow(2) * depth * cols > FIT)];
+        let weight = WEIGHT[usize::from(n.pow(2) * depth * cols > LARGE)];
         products * (depth * to + ROW) + n.pow(2) * (tiles * TRANSFORM * (from + to) + weight * depth * to)
     };
     let best = Points::ALL.into_iter().min_by_key(cost)?;

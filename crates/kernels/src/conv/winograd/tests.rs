@@ -94,15 +94,29 @@ fn blocks_of_tiles_are_added_up() {
 #[test]
 fn large_weights_are_transformed_by_every_block() {
     // Several chunks of channels, the last one smaller, several blocks, columns that leave a part of a panel; whole tiles and short ones.
-    let tall = ConvDims { hw: [7, 5], ..dims(40, 0, 130, 150, 3, 1, 1) };
-    for d in [tall, dims(100, 2, 150, 150, 3, 1, 1), dims(20, 14, 130, 70, 4, 2, 1), dims(20, 14, 40, 150, 4, 2, 1)] {
+    let tall = |channels: usize| ConvDims { hw: [7, 5], ..dims(20, 0, channels, channels, 3, 1, 1) };
+    for (d, points) in [
+        (tall(150), Points::Six),
+        (tall(180), Points::Five),
+        (tall(230), Points::Four),
+        (dims(10, 14, 130, 180, 4, 2, 1), Points::Five),
+        (dims(10, 18, 180, 130, 4, 2, 1), Points::Six),
+    ] {
+        // Of the input gradient, whose sums run over one phase at a time, the last two are large with six points.
+        assert!((points as usize).pow(2) * d.ci * d.co * d.stride[0].pow(2) > super::LARGE);
         let out = d.out_hw().unwrap();
         let operands =
             [(d.n * d.hw[0] * d.hw[1] * d.ci, 1), (d.taps() * d.ci * d.co, 2), (d.n * out[0] * out[1] * d.co, 3)]
                 .map(|(len, seed)| noise(len, seed));
         let [x, w, g] = operands.each_ref().map(Vec::as_slice);
-        for points in [Points::Five, Points::Six] {
-            check_as::<f32>(crate::simd::isa(), points, &d, [x, w, g], &naive(&d, x, w, g));
+        let expected = naive(&d, x, w, g);
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            check_as::<f32>(isa, points, &d, [x, w, g], &expected);
+        }
+        check_as::<f64>(crate::simd::isa(), points, &d, [x, w, g], &expected);
+        if d.stride == [2, 2] {
+            assert!(36 * d.ci * d.co > super::LARGE);
+            check_as::<f32>(crate::simd::isa(), Points::Six, &d, [x, w, g], &expected);
         }
     }
 }
@@ -113,7 +127,7 @@ fn threads_change_no_bit() {
         dims(40, 10, 70, 20, 3, 1, 1),
         dims(40, 14, 33, 9, 4, 2, 1),
         dims(6, 18, 96, 140, 4, 2, 1),
-        dims(9, 7, 130, 130, 3, 1, 1),
+        dims(9, 7, 150, 150, 3, 1, 1),
     ] {
         let [oh, ow] = d.out_hw().unwrap();
         let operands = [(d.n * d.hw[0] * d.hw[1] * d.ci, 1), (d.taps() * d.ci * d.co, 2), (d.n * oh * ow * d.co, 3)]
