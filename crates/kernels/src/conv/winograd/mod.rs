@@ -8,10 +8,10 @@
 //! taps of each phase for itself.
 //!
 //! Sizes are seldom multiples of m: tiles at the edges are then a pixel smaller, which takes fewer products still ([`tiles`]). Transforms take some of it
-//! back: on one core of a Xeon that others used too, 64 images of 64 channels and 3 x 3 taps are 2.1 to 2.6 times as fast as the direct way with 14 x 14
-//! and with 28 x 28 pixels (m = 4), 1.8 to 2.1 times with 7 x 7, 1.2 times with 3 x 3 (m = 3). With 4 x 4 taps the passes between 64 channels of 28 x 28 pixels
-//! and 128 of 14 x 14 are 1.1 to 1.5 times as fast there, those between 128 of 14 x 14 and 256 of 7 x 7 1.2 to 1.5 times; on a Zen 5 core, without the
-//! smaller tiles, 1.6 to 1.8 and 1.4 to 1.6 times. [`points`] says which m it is to be, or none. 3 x 3 taps at stride 2, whose phases have different
+//! back: on one core of a Xeon that others used too, 64 images of 64 channels and 3 x 3 taps are 2.2 to 2.7 times as fast as the direct way with 14 x 14
+//! and with 28 x 28 pixels (m = 4), 1.9 times with 7 x 7, 1.2 to 1.3 times with 3 x 3 (m = 3). With 4 x 4 taps the passes between 64 channels of 28 x 28
+//! pixels and 128 of 14 x 14 are 1.2 to 1.5 times as fast there, those between 128 of 14 x 14 and 256 of 7 x 7 1.2 to 1.4 times; an earlier version was 1.6 to
+//! 1.8 and 1.4 to 1.6 times as fast on a Zen 5 core. [`points`] says which m it is to be, or none. 3 x 3 taps at stride 2, whose phases have different
 //! numbers of taps, are in [`strided`].
 //!
 //! The price is rounding, and a pixel that is not finite spoils its whole tile. The largest errors of a result in f32, in units of the root of its
@@ -22,10 +22,10 @@
 //! |----------------|------------------------|------------------------|------------------------|------------------------|
 //! | 3 x 3, 64      | 3.6e-6, 4.2e-6, 2.9e-6 | 1.5e-6, 1.6e-6, 1.3e-6 | 5.9e-6, 5.9e-6, 3.5e-6 | 6.3e-6, 6.3e-6, 2.7e-6 |
 //! | 3 x 3, 128     | 3.8e-6, 4.6e-6, 2.5e-6 | 2.2e-6, 2.3e-6, 1.4e-6 | 9.5e-6, 7.5e-6, 4.5e-6 | 9.9e-6, 1.1e-5, 4.8e-6 |
-//! | 3 x 3, 256     | 4.0e-6, 4.1e-6, 2.7e-6 | 3.4e-6, 3.6e-6, 2.2e-6 | 1.4e-5, 1.4e-5, 7.2e-6 | 1.8e-5, 1.5e-5, 7.1e-6 |
+//! | 3 x 3, 256     | 4.0e-6, 4.1e-6, 2.7e-6 | 2.2e-6, 2.2e-6, 2.2e-6 | 8.5e-6, 7.2e-6, 7.2e-6 | 6.4e-6, 7.7e-6, 7.1e-6 |
 //! | 4 x 4, 64      | 4.9e-6, 3.3e-6, 2.2e-6 | 3.5e-6, 2.1e-6, 1.0e-6 | 1.4e-5, 1.0e-5, 2.9e-6 | 1.7e-5, 1.1e-5, 4.8e-6 |
-//! | 4 x 4, 128     | 4.8e-6, 4.7e-6, 2.3e-6 | 5.9e-6, 3.0e-6, 1.7e-6 | 2.2e-5, 1.5e-5, 5.5e-6 | 2.3e-5, 1.6e-5, 4.6e-6 |
-//! | 4 x 4, 256     | 4.9e-6, 7.3e-6, 3.0e-6 | 6.8e-6, 4.2e-6, 2.9e-6 | 3.1e-5, 2.3e-5, 6.7e-6 | 3.7e-5, 2.5e-5, 5.6e-6 |
+//! | 4 x 4, 128     | 4.8e-6, 4.7e-6, 2.3e-6 | 2.8e-6, 3.0e-6, 1.7e-6 | 8.8e-6, 1.5e-5, 5.5e-6 | 8.5e-6, 1.6e-5, 4.6e-6 |
+//! | 4 x 4, 256     | 4.9e-6, 7.3e-6, 3.0e-6 | 2.1e-6, 2.7e-6, 2.9e-6 | 9.0e-6, 1.1e-5, 6.7e-6 | 9.8e-6, 1.1e-5, 5.6e-6 |
 
 mod correlate;
 mod lines;
