@@ -266,7 +266,7 @@ impl<T: Real> Correlation<'_, T> {
         scratch::with::<T, _>(Slot::Spare, channels[1] - channels[0], |spill| {
             let job = Gather {
                 images: self.x,
-                grid: self.source::<M>(block.tiling, phase),
+                grid: self.source::<M>(phase),
                 block: *block,
                 infinity: true,
                 channels,
@@ -296,7 +296,7 @@ impl<T: Real> Correlation<'_, T> {
         let job = Emit {
             from: z,
             plane: [N * plane, plane],
-            grid: self.result::<M>(block.tiling),
+            grid: self.result::<M>(),
             block: *block,
             channels,
             to: self.y.get().wrapping_add(col),
@@ -309,14 +309,14 @@ impl<T: Real> Correlation<'_, T> {
     }
 
     /// The tiles of the image that a phase reads.
-    fn source<const M: usize>(&self, tiling: Tiling, phase: &Phase) -> Grid {
-        Grid { tiling, step: [M, M], stride: self.x_stride, origin: phase.origin, hw: self.x.hw }
+    fn source<const M: usize>(&self, phase: &Phase) -> Grid {
+        Grid { step: [M, M], stride: self.x_stride, origin: phase.origin, hw: self.x.hw }
     }
 
     /// The tiles that it writes.
-    fn result<const M: usize>(&self, tiling: Tiling) -> Grid {
+    fn result<const M: usize>(&self) -> Grid {
         let origin = self.first.map(|x| x as isize);
-        Grid { tiling, step: [M, M], stride: self.y_stride, origin, hw: self.out }
+        Grid { step: [M, M], stride: self.y_stride, origin, hw: self.out }
     }
 
     /// The first tile, the last, and the last of the block that comes after.
@@ -336,8 +336,8 @@ impl<T: Real> Correlation<'_, T> {
         let (count, depth, wide) = (block.len(), self.depth(), self.row());
         let (v_plane, z_plane) = (count * depth + gap::<T>(), count * wide + gap::<T>());
         // What comes after the products, asked for while they are computed.
-        let ahead = self.source::<M>(tiling, &self.phases[0]).span([last, next], N).map(|p| p * self.x.c);
-        let below = self.result::<M>(tiling).span(block.range, M).map(|p| p * self.cols);
+        let ahead = self.source::<M>(&self.phases[0]).span(&Block::new(tiling, [last, next]), N).map(|p| p * self.x.c);
+        let below = self.result::<M>().span(&block, M).map(|p| p * self.cols);
         scratch::with::<T, _>(Slot::Window, N * N * v_plane + self.x.c, |v| {
             let (v, zeros) = v.split_at_mut(N * N * v_plane);
             zeros.fill(T::ZERO);

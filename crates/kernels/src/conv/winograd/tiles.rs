@@ -12,7 +12,7 @@ type Short = [bool; 2];
 const KINDS: [Short; 4] = [[true, false], [false, false], [false, true], [true, true]];
 
 /// Tiles of an image, row by row.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Tiling {
     /// Tiles along each axis.
     pub(super) tiles: [usize; 2],
@@ -37,10 +37,16 @@ impl Tiling {
         (n * self.tiles[0] - self.short[0]) * (n * self.tiles[1] - self.short[1])
     }
 
+    /// The image that tile `t` lies in, and which of the image's tiles it is.
+    fn tile(&self, t: usize) -> (usize, [usize; 2]) {
+        let [th, tw] = self.tiles;
+        (t / (th * tw), [t / tw % th, t % tw])
+    }
+
     /// Tiles of each kind among the first `t` of all images.
     fn before(&self, t: usize) -> [usize; 4] {
         let [th, tw] = self.tiles;
-        let (image, row, col) = (t / (th * tw), t / tw % th, t % tw);
+        let (image, [row, col]) = self.tile(t);
         KINDS.map(|kind| {
             let of_kind = |axis: usize, i: usize| {
                 let whole = i.min(self.tiles[axis] - self.short[axis]);
@@ -94,7 +100,6 @@ impl Block {
 /// Tiles that cover images of `n x hw` pixels, or every `stride`-th of them, row by row, image by image.
 #[derive(Clone, Copy)]
 pub(super) struct Grid {
-    pub(super) tiling: Tiling,
     /// From a whole tile to the next, down and to the right, in pixels of a tile; from a short one it is one less.
     pub(super) step: [usize; 2],
     /// From one pixel of a tile to the next, in pixels of the image.
@@ -122,27 +127,21 @@ pub(super) struct Place {
 impl Grid {
     /// The first pixel of a tile of an image.
     #[inline(always)]
-    fn pixel(&self, tile: [usize; 2]) -> [isize; 2] {
+    fn pixel(&self, tiling: &Tiling, tile: [usize; 2]) -> [isize; 2] {
         [0, 1].map(|axis| {
-            let short = tile[axis].saturating_sub(self.tiling.tiles[axis] - self.tiling.short[axis]);
+            let short = tile[axis].saturating_sub(tiling.tiles[axis] - tiling.short[axis]);
             ((tile[axis] * self.step[axis] - short) * self.stride) as isize + self.origin[axis]
         })
-    }
-
-    /// The image that tile `t` lies in, and which of the image's tiles it is.
-    fn tile(&self, t: usize) -> (usize, [usize; 2]) {
-        let [th, tw] = self.tiling.tiles;
-        (t / (th * tw), [t / tw % th, t % tw])
     }
 
     /// The tiles of a block.
     #[inline(always)]
     pub(super) fn places(
         &self,
-        &Block { range: [first, last], starts: mut rows, .. }: &Block,
+        &Block { tiling, range: [first, last], starts: mut rows }: &Block,
     ) -> impl Iterator<Item = Place> {
-        let Tiling { tiles, short } = self.tiling;
-        let (mut image, mut next) = self.tile(first);
+        let Tiling { tiles, short } = tiling;
+        let (mut image, mut next) = tiling.tile(first);
         (first..last).map(move |_| {
             let (here, tile) = (image, next);
             next[1] += 1;
@@ -160,19 +159,19 @@ impl Grid {
                 [true, true] => 3,
             };
             rows[kind] += 1;
-            Place { image: here, tile, pixel: self.pixel(tile), short, row: rows[kind] - 1 }
+            Place { image: here, tile, pixel: self.pixel(&tiling, tile), short, row: rows[kind] - 1 }
         })
     }
 
-    /// First and last pixel, over all images, of the rows that tiles of `side x side` pixels meet.
-    pub(super) fn span(&self, [first, last]: [usize; 2], side: usize) -> [usize; 2] {
+    /// First and last pixel, over all images, of the rows that a block's tiles of `side x side` pixels meet.
+    pub(super) fn span(&self, &Block { tiling, range: [first, last], .. }: &Block, side: usize) -> [usize; 2] {
         if first == last {
             return [0, 0];
         }
         let [h, w] = self.hw;
         let row = |t: usize, down: usize| {
-            let (image, tile) = self.tile(t);
-            let [top, _] = self.pixel(tile);
+            let (image, tile) = tiling.tile(t);
+            let [top, _] = self.pixel(&tiling, tile);
             (image * h + (top + down as isize).clamp(0, h as isize) as usize) * w
         };
         [row(first, 0), row(last - 1, side * self.stride)]
@@ -222,7 +221,7 @@ mod tests {
             (low, high) in (0.0..1.0f64, 0.0..1.0f64),
         ) {
             let tiling = Tiling::new(pixels, m);
-            let grid = Grid { tiling, step: [m, m], stride: 1, origin: [0, 0], hw: pixels };
+            let grid = Grid { step: [m, m], stride: 1, origin: [0, 0], hw: pixels };
             // Every pixel is one tile's.
             let total = n * tiling.count();
             let mut owners = vec![0; n * pixels[0] * pixels[1]];

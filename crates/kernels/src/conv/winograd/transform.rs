@@ -68,7 +68,7 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
         let Gather { images, grid, block, infinity, channels: [c0, c1], zeros, spill, to, row, plane } = self.0;
         let c = images.c;
         assert!(images.hw == grid.hw && c0 <= c1 && c1 <= c && c1 - c0 <= zeros.len());
-        assert!(grid.tiling == block.tiling && (grid.tiling.short == [0, 0] || c1 - c0 <= spill.len()));
+        assert!(block.tiling.short == [0, 0] || c1 - c0 <= spill.len());
         let spill = spill.as_mut_ptr();
         let mut from = [[zeros.as_ptr(); G]; F];
         for place in grid.places(&block) {
@@ -139,7 +139,6 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
     fn run<S: Simd>(self, simd: S) {
         let Emit { from, plane, grid, block, channels, to: images, c, overlap, spill } = self.0;
         assert!((F - 1) * plane[0] + (G - 1) * plane[1] + block.len() * channels <= from.len());
-        assert!(grid.tiling == block.tiling);
         assert!(channels * if overlap.is_some() { 1 + O + J } else { 1 } <= spill.len());
         let spill = spill.as_mut_ptr();
         let mut to = [[spill; J]; O];

@@ -103,9 +103,8 @@ impl<T: Real> WeightGrad<'_, T> {
         let (channels, cols) = (c1 - c0, g1 - g0);
         let rows = self.phases.len() * channels;
         let (v_plane, q_plane) = (block * rows + gap::<T>(), block * cols + gap::<T>());
-        let x_grid =
-            |phase: &Phase| Grid { tiling, step: [M, M], stride: self.stride, origin: phase.origin, hw: self.x.hw };
-        let g_grid = Grid { tiling, step: [M, M], stride: 1, origin: [0, 0], hw: self.g.hw };
+        let x_grid = |phase: &Phase| Grid { step: [M, M], stride: self.stride, origin: phase.origin, hw: self.x.hw };
+        let g_grid = Grid { step: [M, M], stride: 1, origin: [0, 0], hw: self.g.hw };
         scratch::with::<T, _>(Slot::Window, N * J * (v_plane + q_plane) + 2 * channels.max(cols), |values| {
             let (v, rest) = values.split_at_mut(N * J * v_plane);
             let (q, rest) = rest.split_at_mut(N * J * q_plane);
@@ -147,7 +146,8 @@ impl<T: Real> WeightGrad<'_, T> {
                 // SAFETY: planes of q have rows for `block` tiles.
                 unsafe { job.run::<Spread, Part<Spread, N, FIRST>, M, M, N, J>(self.kernels.isa) }
                 // What comes after the products, asked for while they are computed.
-                let [x_ahead, g_ahead] = [x_grid(&self.phases[0]).span([end, next], N), g_grid.span([end, next], M)];
+                let ahead = Block::new(tiling, [end, next]);
+                let [x_ahead, g_ahead] = [x_grid(&self.phases[0]).span(&ahead, N), g_grid.span(&ahead, M)];
                 for p in 0..N * J {
                     prefetch(self.x.data.as_ptr(), x_ahead.map(|p| p * ci), [p, N * J]);
                     prefetch(self.g.data.as_ptr(), g_ahead.map(|p| p * co), [p, N * J]);

@@ -362,7 +362,7 @@ impl<T: Real> Correlation<'_, T> {
             from: z,
             plane: [self.to()[1] * plane, plane],
             grid,
-            block: Block::new(grid.tiling, tiles),
+            block: Block::new(part.tiling(), tiles),
             channels,
             to: self.result.get().wrapping_add(col),
             c: self.cols,

@@ -85,7 +85,7 @@ impl<T: Real> Source<'_, T> {
         let job = Gather {
             images: self.images,
             grid,
-            block: Block::new(grid.tiling, tiles),
+            block: Block::new(part.tiling(), tiles),
             infinity: false,
             channels: self.channels,
             zeros: self.zeros,

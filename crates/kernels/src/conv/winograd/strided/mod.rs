@@ -175,13 +175,13 @@ impl Tiles {
     /// These tiles over images of x.
     fn of_x(&self, hw: [usize; 2]) -> Grid {
         let step = self.kinds.map(|kind| 2 * kind.size());
-        Grid { tiling: self.tiling(), step, stride: 1, origin: self.source, hw }
+        Grid { step, stride: 1, origin: self.source, hw }
     }
 
     /// These tiles over images of y.
     fn of_y(&self, out: [usize; 2]) -> Grid {
         let step = self.kinds.map(Kind::size);
-        Grid { tiling: self.tiling(), step, stride: 1, origin: self.first.map(|x| x as isize), hw: out }
+        Grid { step, stride: 1, origin: self.first.map(|x| x as isize), hw: out }
     }
 }
 
