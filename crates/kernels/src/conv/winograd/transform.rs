@@ -71,21 +71,29 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
         assert!(block.tiling.short == [0, 0] || c1 - c0 <= spill.len());
         let spill = spill.as_mut_ptr();
         let mut from = [[zeros.as_ptr(); G]; F];
+        let all = planes::<T, O, J>(to, plane);
         for place in grid.places(&block) {
             let image = images.data[place.image * images.image_len()..][..images.image_len()].as_ptr();
             grid.pixels::<F, G>(&place, |i, j, pixel| {
                 from[i][j] = pixel.map_or(zeros.as_ptr(), |p| image.wrapping_add(p * c + c0));
             });
-            let mut to = planes::<T, O, J>(to.wrapping_add(place.row * row), plane);
-            if place.short[0] {
-                to[O - 1] = [spill; J];
-            }
-            if place.short[1] && infinity {
-                to.iter_mut().for_each(|row| row[J - 1] = spill);
+            let at = place.row * row;
+            let mut short;
+            let mut to = &all;
+            if place.short[0] || place.short[1] && infinity {
+                let spill = spill.wrapping_sub(at);
+                short = all;
+                if place.short[0] {
+                    short[O - 1] = [spill; J];
+                }
+                if place.short[1] && infinity {
+                    short.iter_mut().for_each(|row| row[J - 1] = spill);
+                }
+                to = &short;
             }
             // SAFETY: each pixel lies in the image or is a row of zeros, and what a short tile lacks has room (checked above); the caller of
             // `Gather::run` vouches for the planes.
-            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, c1 - c0) }
+            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, [0, at], &from, to, c1 - c0) }
         }
     }
 }
@@ -142,22 +150,28 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
         assert!(channels * if overlap.is_some() { 1 + O + J } else { 1 } <= spill.len());
         let spill = spill.as_mut_ptr();
         let mut to = [[spill; J]; O];
+        let all = planes::<T, F, G>(from.as_ptr().cast_mut(), plane).map(|row| row.map(|p| p.cast_const()));
         for place in grid.places(&block) {
             let image = images.wrapping_add(place.image * grid.hw[0] * grid.hw[1] * c);
             grid.pixels::<O, J>(&place, |i, j, pixel| to[i][j] = pixel.map_or(spill, |p| image.wrapping_add(p * c)));
-            let from = from.as_ptr().wrapping_add(place.row * channels);
-            let mut from = planes::<T, F, G>(from.cast_mut(), plane).map(|row| row.map(|p| p.cast_const()));
-            // What a short tile lacks goes only into what it does not have: any number will do.
-            if place.short[0] {
-                from[F - 1] = from[F - 2];
-            }
-            if place.short[1] {
-                from.iter_mut().for_each(|row| row[G - 1] = row[G - 2]);
+            let at = [place.row * channels, 0];
+            let mut short;
+            let mut from = &all;
+            if place.short.contains(&true) {
+                short = all;
+                // What a short tile lacks goes only into what it does not have: any number will do.
+                if place.short[0] {
+                    short[F - 1] = short[F - 2];
+                }
+                if place.short[1] {
+                    short.iter_mut().for_each(|row| row[G - 1] = row[G - 2]);
+                }
+                from = &short;
             }
             let shared = overlap.map(|before| [0, 1].map(|i| before[i] || place.tile[i] > 0));
             let Some(shared) = shared.filter(|shared| shared.contains(&true)) else {
                 // SAFETY: the planes hold the tiles (checked above); the caller of `Emit::run` vouches for the pixels.
-                unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, channels) }
+                unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, at, from, &to, channels) }
                 continue;
             };
             // What is added goes aside first.
@@ -173,7 +187,7 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
             }
             // SAFETY: as above; at most O + J - 1 pixels are aside, for which there is room.
             unsafe {
-                sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, channels);
+                sandwich::<T, S, L, H, F, G, O, J>(simd, at, from, &to, channels);
                 for i in 0..O {
                     for j in 0..J {
                         if to[i][j] != whole[i][j] {
@@ -229,12 +243,11 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Planes { from, from_step, to, to_step, len, rows, row } = self.0;
+        let from = planes::<T, F, G>(from.cast_mut(), from_step).map(|row| row.map(|p| p.cast_const()));
+        let to = planes::<T, O, J>(to, to_step);
         for i in 0..rows {
-            let from = planes::<T, F, G>(from.wrapping_add(i * row[0]).cast_mut(), from_step);
-            let from = from.map(|row| row.map(|p| p.cast_const()));
-            let to = planes::<T, O, J>(to.wrapping_add(i * row[1]), to_step);
             // SAFETY: the caller of `Planes::run` vouches for the elements.
-            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, len) }
+            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, row.map(|row| i * row), &from, &to, len) }
         }
     }
 }
@@ -251,7 +264,7 @@ fn planes<T, const N: usize, const J: usize>(first: *mut T, [row, col]: [usize; 
     all
 }
 
-/// `to = L from H^T` for `len` elements from each pointer on.
+/// `to = L from H^T` for `len` elements, from these places after each pointer on.
 ///
 /// # Safety
 /// They are readable and writable.
@@ -267,21 +280,24 @@ unsafe fn sandwich<
     const J: usize,
 >(
     simd: S,
+    [first, to_first]: [usize; 2],
     from: &[[*const T; G]; F],
     to: &[[*mut T; J]; O],
     len: usize,
 ) {
     let lanes = T::lanes::<S>();
     let whole = len - len % lanes;
-    for at in (0..whole).step_by(lanes) {
-        // SAFETY: `lanes` elements from `at` on are below `len`.
+    for i in (0..whole).step_by(lanes) {
+        let at = [first + i, to_first + i];
+        // SAFETY: `lanes` elements from there on are of the `len`.
         unsafe { step::<T, S, L, H, F, G, O, J>(simd, from, to, at, |p| T::load(simd, p), |p, v| T::store(simd, p, v)) }
     }
     if whole < len {
         let rest = Mask::first(simd, len - whole);
-        // SAFETY: the mask ends at `len`.
+        let at = [first + whole, to_first + whole];
+        // SAFETY: the mask ends with the `len`.
         unsafe {
-            step::<T, S, L, H, F, G, O, J>(simd, from, to, whole, |p| rest.load(simd, p), |p, v| rest.store(simd, p, v))
+            step::<T, S, L, H, F, G, O, J>(simd, from, to, at, |p| rest.load(simd, p), |p, v| rest.store(simd, p, v))
         }
     }
 }
@@ -289,7 +305,7 @@ unsafe fn sandwich<
 /// One register of each tile.
 ///
 /// # Safety
-/// `load` and `store` may be called at element `at` of each pointer.
+/// `load` and `store` may be called so many elements after each pointer.
 #[inline(always)]
 unsafe fn step<
     T: Real,
@@ -304,7 +320,7 @@ unsafe fn step<
     simd: S,
     from: &[[*const T; G]; F],
     to: &[[*mut T; J]; O],
-    at: usize,
+    [at, to_at]: [usize; 2],
     load: impl Fn(*const T) -> T::Reg<S>,
     store: impl Fn(*mut T, T::Reg<S>),
 ) {
@@ -324,7 +340,7 @@ unsafe fn step<
         }
         let col = L::apply::<T, S>(simd, col);
         for i in 0..O {
-            store(to[i][j].wrapping_add(at), col[i]);
+            store(to[i][j].wrapping_add(to_at), col[i]);
         }
     }
 }

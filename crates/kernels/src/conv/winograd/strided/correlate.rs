@@ -1,23 +1,26 @@
 //! The forward pass, `y = A^T [sum over phases of (G w G^T) * (B^T x B)] A`, and its adjoint, the input gradient, `dx = B [(G w G^T) * (A g A^T)] B^T`.
 //!
-//! Threads share nothing: each has some images and some panels of columns, transforms the pixels of the former and the weights of the latter. One row of the
-//! matrices of weights after the other is multiplied with all that meets it; where all images make one block, it is transformed just before, so
-//! that it comes from the cache.
+//! Threads share nothing: each has some images and some panels of columns, transforms the pixels of the former and the weights of the latter. Of a block of
+//! images some channels at a time are transformed and multiplied, so that pixels, weights and products stay in the second-level cache, and the weights of one
+//! product in the first-level cache; to make the weights anew for each block costs less than to fetch them from further away.
 
 use super::gather::Source;
 use super::lines::{Backwards, Output, Scatter, Weights};
 use super::{Kind, Plan, Tiles, gap};
 use crate::Real;
 use crate::conv::window::Images;
-use crate::conv::winograd::lines::{Line, Part};
+use crate::conv::winograd::lines::Line;
 use crate::conv::winograd::tiles::Block;
 use crate::conv::winograd::transform::{Emit, Planes};
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::scratch::{self, Slot};
 
-/// Elements of the transformed pixels, or of the products, of a block of images: as many as there are of the weights, but not fewer than these.
-const BLOCK: usize = 1 << 17;
+/// Elements of some channels of a block's transformed pixels, and of its products: with f32 three quarters of a second-level cache of 2 MB.
+const BLOCK: usize = 3 << 17;
+/// Channels that are taken at a time, at most. Forward, up to four matrices of so many rows meet in one product, whose columns fill two thirds of a first-level
+/// cache of 48 KB; of the gradient it is one, and longer sums spare the products being read and written again.
+const CHANNELS: [usize; 2] = [32, 64];
 
 /// Which of the two passes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,9 +89,15 @@ impl<T: Real> Correlation<'_, T> {
         if self.pass == Pass::Forward { self.plan.points() } else { self.plan.values() }
     }
 
-    /// From one matrix of weights to the next.
+    /// Channels that are taken at a time.
+    fn chunk(&self) -> usize {
+        let chunks = self.source.c.div_ceil(CHANNELS[usize::from(self.pass == Pass::InputGrad)]);
+        self.source.c.div_ceil(chunks)
+    }
+
+    /// From one matrix of some channels of the weights to the next.
     fn matrix(&self) -> usize {
-        self.source.c * self.width() + gap::<T>()
+        self.chunk() * self.width() + gap::<T>()
     }
 
     /// Some images and some panels.
@@ -96,89 +105,25 @@ impl<T: Real> Correlation<'_, T> {
     /// # Safety
     /// Nobody else uses this part of the result meanwhile.
     unsafe fn piece(&self, [n0, n1]: [usize; 2], panels: [usize; 2]) {
-        let [weights, row] = [self.plan.weights()[0], self.plan.weights()[1] * self.matrix()];
-        let count = panels[1] - panels[0];
-        let all = weights * count * row;
-        let products = self.to()[0] * self.to()[1] * self.plan.tiles() * count * self.width();
-        let most = (BLOCK.max(all) / self.elements().max(products)).max(1);
-        let blocks = (n1 - n0).div_ceil(most);
-        if blocks == 1 {
+        let [from, to] = [self.from(), self.to()].map(|[i, j]| i * j * self.plan.tiles());
+        let image = from * self.chunk() + to * (panels[1] - panels[0]) * self.width();
+        let blocks = (n1 - n0).div_ceil((BLOCK / image).max(1));
+        for i in 0..blocks {
+            let range = [i, i + 1].map(|i| n0 + i * (n1 - n0) / blocks);
             // SAFETY: passed on.
-            return scratch::with::<T, _>(Slot::Weights, row, |u| unsafe {
-                self.block([n0, n1], panels, |weight, panel, f| {
-                    self.weights(weight, panel, u);
-                    f(u);
-                });
-            });
-        }
-        scratch::with::<T, _>(Slot::Weights, all, |u| {
-            for (i, u) in u.chunks_exact_mut(row).enumerate() {
-                self.weights(i % weights, panels[0] + i / weights, u);
-            }
-            for i in 0..blocks {
-                let range = [i, i + 1].map(|i| n0 + i * (n1 - n0) / blocks);
-                // SAFETY: passed on.
-                unsafe {
-                    self.block(range, panels, |weight, panel, f| {
-                        f(&u[((panel - panels[0]) * weights + weight) * row..][..row]);
-                    });
-                }
-            }
-        });
-    }
-
-    /// One row of the matrices of transformed weights, `[weight, channel, width]`, of one panel.
-    fn weights(&self, weight: usize, panel: usize, u: &mut [T]) {
-        match (self.pass, self.plan.weights()[1]) {
-            (Pass::Forward, 5) => self.weights_by::<Weights, 5>(weight, panel, u),
-            (Pass::Forward, _) => self.weights_by::<Weights, 6>(weight, panel, u),
-            (Pass::InputGrad, 5) => self.weights_by::<Backwards<Weights>, 5>(weight, panel, u),
-            (Pass::InputGrad, _) => self.weights_by::<Backwards<Weights>, 6>(weight, panel, u),
+            unsafe { self.block(range, panels) }
         }
     }
 
-    fn weights_by<L: Line<3, 6> + Line<3, N>, const N: usize>(&self, weight: usize, panel: usize, u: &mut [T]) {
-        match weight {
-            0 => self.weights_as::<Part<L, 6, 0>, L, N>(panel, u),
-            1 => self.weights_as::<Part<L, 6, 1>, L, N>(panel, u),
-            2 => self.weights_as::<Part<L, 6, 2>, L, N>(panel, u),
-            3 => self.weights_as::<Part<L, 6, 3>, L, N>(panel, u),
-            4 => self.weights_as::<Part<L, 6, 4>, L, N>(panel, u),
-            _ => self.weights_as::<Part<L, 6, 5>, L, N>(panel, u),
-        }
-    }
-
-    fn weights_as<L: Line<3, 1>, H: Line<3, N>, const N: usize>(&self, panel: usize, u: &mut [T]) {
-        let (c, width, col) = (self.source.c, self.width(), panel * self.width());
-        let tap = c * self.cols;
-        assert!(N == self.plan.weights()[1] && u.len() == N * self.matrix() && col < self.cols);
-        let job = Planes {
-            from: self.w[col..].as_ptr(),
-            from_step: [3 * tap, tap],
-            to: u.as_mut_ptr(),
-            to_step: [0, self.matrix()],
-            len: width.min(self.cols - col),
-            rows: c,
-            row: [self.cols, width],
-        };
-        // SAFETY: some columns of all rows of 9 taps, and N matrices with as many rows, which are ours.
-        unsafe { job.run::<L, H, 3, 3, 1, N>(self.kernels.isa) }
-    }
-
-    /// A block of images. `weights` calls what it is given with a row of the matrices of a panel.
+    /// A block of images.
     ///
     /// # Safety
     /// Nobody else uses this part of the result meanwhile.
-    unsafe fn block(
-        &self,
-        range: [usize; 2],
-        panels: [usize; 2],
-        mut weights: impl FnMut(usize, usize, &mut dyn FnMut(&[T])),
-    ) {
-        let (plan, c, width, [first, last]) = (&self.plan, self.source.c, self.width(), range);
+    unsafe fn block(&self, range: [usize; 2], panels: [usize; 2]) {
+        let (plan, width, chunk, [first, last]) = (&self.plan, self.width(), self.chunk(), range);
         let rows = plan.tiles() * (last - first);
         let [from, to] = [self.from(), self.to()].map(|[i, j]| i * j);
-        let (v_plane, z_plane) = (rows * c + gap::<T>(), rows * width + gap::<T>());
+        let (v_plane, z_plane) = (rows * chunk + gap::<T>(), rows * width + gap::<T>());
         let count = panels[1] - panels[0];
         if !self.is_covered() {
             for pixel in first * self.out[0] * self.out[1]..last * self.out[0] * self.out[1] {
@@ -187,42 +132,82 @@ impl<T: Real> Correlation<'_, T> {
                 unsafe { self.result.get().add(pixel * self.cols + low).write_bytes(0, high - low) }
             }
         }
-        scratch::with::<T, _>(Slot::Window, from * v_plane + c, |v| {
-            let (v, zeros) = v.split_at_mut(from * v_plane);
-            zeros.fill(T::ZERO);
-            let source = Source {
-                isa: self.kernels.isa,
-                plan,
-                images: self.source,
-                range,
-                channels: [0, c],
-                zeros,
-                to: v.as_mut_ptr(),
-                row: c,
-                plane: v_plane,
-            };
-            // SAFETY: each plane has a row for each tile.
-            unsafe { if self.pass == Pass::Forward { source.values() } else { source.points() } }
-            // Beside what lies outside, the pixels of a tile that are added.
-            scratch::with::<T, _>(Slot::Panels, count * to * z_plane + 19 * width, |z| {
-                let (z, spill) = z.split_at_mut(count * to * z_plane);
-                for weight in 0..plan.weights()[0] {
-                    for (i, z) in z.chunks_exact_mut(to * z_plane).enumerate() {
-                        weights(weight, panels[0] + i, &mut |u| {
-                            self.products(weight, range, [v, u], v_plane, self.cols_of(panels[0] + i), z, z_plane);
-                        });
+        let matrices = plan.weights().iter().product::<usize>();
+        scratch::with::<T, _>(Slot::Weights, matrices * self.matrix(), |u| {
+            scratch::with::<T, _>(Slot::Window, from * v_plane + chunk, |v| {
+                let (v, zeros) = v.split_at_mut(from * v_plane);
+                zeros.fill(T::ZERO);
+                // Beside what lies outside, the pixels of a tile that are added.
+                scratch::with::<T, _>(Slot::Panels, count * to * z_plane + 19 * width, |z| {
+                    let (z, spill) = z.split_at_mut(count * to * z_plane);
+                    for c in (0..self.source.c).step_by(chunk) {
+                        let channels = [c, (c + chunk).min(self.source.c)];
+                        let source = Source {
+                            isa: self.kernels.isa,
+                            plan,
+                            images: self.source,
+                            range,
+                            channels,
+                            zeros,
+                            to: v.as_mut_ptr(),
+                            row: chunk,
+                            plane: v_plane,
+                        };
+                        // SAFETY: each plane has a row for each tile.
+                        unsafe { if self.pass == Pass::Forward { source.values() } else { source.points() } }
+                        for (i, z) in z.chunks_exact_mut(to * z_plane).enumerate() {
+                            self.weights(panels[0] + i, channels, u);
+                            self.products(range, channels, [v, u], v_plane, self.cols_of(panels[0] + i), z, z_plane);
+                        }
                     }
-                }
-                for (i, z) in z.chunks_exact(to * z_plane).enumerate() {
-                    let cols = [(panels[0] + i) * width, self.cols_of(panels[0] + i)];
-                    for part in plan.parts() {
-                        let z = &z[part.before * (last - first) * cols[1]..];
-                        // SAFETY: passed on.
-                        unsafe { self.emit(&part, range, z, z_plane, cols, spill) }
+                    for (i, z) in z.chunks_exact(to * z_plane).enumerate() {
+                        let cols = [(panels[0] + i) * width, self.cols_of(panels[0] + i)];
+                        for part in plan.parts() {
+                            let z = &z[part.before * (last - first) * cols[1]..];
+                            // SAFETY: passed on.
+                            unsafe { self.emit(&part, range, z, z_plane, cols, spill) }
+                        }
                     }
-                }
+                });
             });
         });
+    }
+
+    /// The transformed weights of some channels of a panel, a matrix `[channel, width]` for each pair of weights.
+    fn weights(&self, panel: usize, channels: [usize; 2], u: &mut [T]) {
+        match (self.pass, self.plan.weights()) {
+            (Pass::Forward, [5, 5]) => self.weights_by::<Weights, 5, 5>(panel, channels, u),
+            (Pass::Forward, [5, _]) => self.weights_by::<Weights, 5, 6>(panel, channels, u),
+            (Pass::Forward, [_, 5]) => self.weights_by::<Weights, 6, 5>(panel, channels, u),
+            (Pass::Forward, _) => self.weights_by::<Weights, 6, 6>(panel, channels, u),
+            (Pass::InputGrad, [5, 5]) => self.weights_by::<Backwards<Weights>, 5, 5>(panel, channels, u),
+            (Pass::InputGrad, [5, _]) => self.weights_by::<Backwards<Weights>, 5, 6>(panel, channels, u),
+            (Pass::InputGrad, [_, 5]) => self.weights_by::<Backwards<Weights>, 6, 5>(panel, channels, u),
+            (Pass::InputGrad, _) => self.weights_by::<Backwards<Weights>, 6, 6>(panel, channels, u),
+        }
+    }
+
+    fn weights_by<L: Line<3, N> + Line<3, M>, const N: usize, const M: usize>(
+        &self,
+        panel: usize,
+        [c0, c1]: [usize; 2],
+        u: &mut [T],
+    ) {
+        let (width, col) = (self.width(), panel * self.width());
+        let tap = self.source.c * self.cols;
+        assert!([N, M] == self.plan.weights() && u.len() == N * M * self.matrix() && col < self.cols);
+        assert!(c0 < c1 && c1 <= self.source.c && c1 - c0 <= self.chunk());
+        let job = Planes {
+            from: self.w[c0 * self.cols + col..].as_ptr(),
+            from_step: [3 * tap, tap],
+            to: u.as_mut_ptr(),
+            to_step: [M * self.matrix(), self.matrix()],
+            len: width.min(self.cols - col),
+            rows: c1 - c0,
+            row: [self.cols, width],
+        };
+        // SAFETY: some columns of some rows of 9 taps, and N x M matrices with as many rows, which are ours.
+        unsafe { job.run::<L, L, 3, 3, N, M>(self.kernels.isa) }
     }
 
     /// Columns of one panel.
@@ -235,68 +220,69 @@ impl<T: Real> Correlation<'_, T> {
         self.pass == Pass::Forward || (0..2).all(|i| self.plan.axes[i].end() >= self.out[i] as isize)
     }
 
-    /// The products with one row of the weights. Forward, `z[t, o]` at a point is the sum over the values there and channels of `v[t, c] u[c, o]`, of which
-    /// those of the middle row of taps come first; the gradient of a value is one such product at its point.
+    /// The products over some channels, added to those of the channels before. Forward, `z[t, o]` at a point is the sum over the values there and channels of
+    /// `v[t, c] u[c, o]`; the gradient of a value is one such product at its point.
     #[expect(clippy::too_many_arguments, reason = "one call site")]
     fn products(
         &self,
-        weight: usize,
         range: [usize; 2],
+        [c0, c1]: [usize; 2],
         [v, u]: [&[T]; 2],
         v_plane: usize,
         cols: usize,
         z: &mut [T],
         z_plane: usize,
     ) {
-        let (plan, c, width) = (&self.plan, self.source.c, self.width());
+        let (plan, chunk, width) = (&self.plan, self.chunk(), self.width());
         let [from, to] = [self.from(), self.to()];
         let count = range[1] - range[0];
         assert!(v.len() == from[0] * from[1] * v_plane && z.len() == to[0] * to[1] * z_plane);
-        assert!(plan.tiles() * count * c <= v_plane && plan.tiles() * count * cols <= z_plane);
-        assert!(u.len() == plan.weights()[1] * self.matrix() && cols <= width);
-        let [of_rows, of_cols] = plan.axes.map(|axis| axis.values());
-        let has_middle = |point| of_rows.iter().any(|value| (value.point, value.weight) == (point, 0));
-        for (i, row) in of_rows.iter().enumerate().filter(|(_, row)| row.weight == weight) {
-            let product = |plane: usize, segments: &[Segment], point: [usize; 2], add: bool, z: &mut [T]| {
-                let [first, last] = plan.having(point).map(|tile| tile * count);
-                let z = z[plane * z_plane..].as_mut_ptr();
-                for t in (first..last).step_by(ROWS) {
-                    let rows = (last - t).min(ROWS);
-                    let row = |i: usize| t + i.min(rows - 1);
-                    let tile = Tile {
-                        a: std::array::from_fn(|i| v.as_ptr().wrapping_add(row(i) * c)),
-                        a_step: 1,
-                        b: u.as_ptr(),
-                        b_step: width as isize,
-                        segments,
-                        c: std::array::from_fn(|i| z.wrapping_add(row(i) * cols)),
-                        add,
-                    };
-                    // SAFETY: the planes have these rows and u has the matrices (all checked above); the middle taps have set what is added to.
-                    unsafe { self.kernels.tile(rows, cols, &tile) }
-                }
-            };
-            let segment = |plane: usize, weight: usize| Segment {
-                a: (plane * v_plane) as isize,
-                b: (weight * self.matrix()) as isize,
-                len: c,
-            };
-            if self.pass == Pass::InputGrad {
-                for (j, col) in of_cols.iter().enumerate() {
-                    let segments = [segment(row.point * from[1] + col.point, col.weight)];
-                    product(i * to[1] + j, &segments, [row.point, col.point], false, z);
-                }
-                continue;
+        assert!(plan.tiles() * count * chunk <= v_plane && plan.tiles() * count * cols <= z_plane);
+        assert!(u.len() == plan.weights()[0] * plan.weights()[1] * self.matrix() && cols <= width);
+        assert!(c0 < c1 && c1 - c0 <= chunk);
+        let segment = |plane: [usize; 2], weight: [usize; 2]| Segment {
+            a: ((plane[0] * from[1] + plane[1]) * v_plane) as isize,
+            b: ((weight[0] * plan.weights()[1] + weight[1]) * self.matrix()) as isize,
+            len: c1 - c0,
+        };
+        let mut product = |plane: [usize; 2], point: [usize; 2], segments: &[Segment]| {
+            let [first, last] = plan.having(point).map(|tile| tile * count);
+            let z = z[(plane[0] * to[1] + plane[1]) * z_plane..].as_mut_ptr();
+            for t in (first..last).step_by(ROWS) {
+                let rows = (last - t).min(ROWS);
+                let row = |i: usize| t + i.min(rows - 1);
+                let tile = Tile {
+                    a: std::array::from_fn(|i| v.as_ptr().wrapping_add(row(i) * chunk)),
+                    a_step: 1,
+                    b: u.as_ptr(),
+                    b_step: width as isize,
+                    segments,
+                    c: std::array::from_fn(|i| z.wrapping_add(row(i) * cols)),
+                    add: c0 > 0,
+                };
+                // SAFETY: the planes have these rows and u has the matrices (all checked above); the first channels have set what is added to.
+                unsafe { self.kernels.tile(rows, cols, &tile) }
             }
-            for point in 0..to[1] {
-                let (mut segments, mut used) = ([Segment::default(); 2], 0);
-                for (j, col) in of_cols.iter().enumerate().filter(|(_, col)| col.point == point) {
-                    segments[used] = segment(i * from[1] + j, col.weight);
+        };
+        let [of_rows, of_cols] = plan.axes.map(|axis| axis.values());
+        if self.pass == Pass::InputGrad {
+            for (i, row) in of_rows.iter().enumerate() {
+                for (j, col) in of_cols.iter().enumerate() {
+                    let point = [row.point, col.point];
+                    product([i, j], point, &[segment(point, [row.weight, col.weight])]);
+                }
+            }
+            return;
+        }
+        for point in (0..to[0]).flat_map(|row| (0..to[1]).map(move |col| [row, col])) {
+            let (mut segments, mut used) = ([Segment::default(); 4], 0);
+            for (i, row) in of_rows.iter().enumerate().filter(|(_, row)| row.point == point[0]) {
+                for (j, col) in of_cols.iter().enumerate().filter(|(_, col)| col.point == point[1]) {
+                    segments[used] = segment([i, j], [row.weight, col.weight]);
                     used += 1;
                 }
-                let add = weight > 0 && has_middle(row.point);
-                product(row.point * to[1] + point, &segments[..used], [row.point, point], add, z);
             }
+            product(point, point, &segments[..used]);
         }
     }
 

@@ -285,15 +285,4 @@ impl Plan {
     fn weights(&self) -> [usize; 2] {
         self.points().map(|points| 1 + points)
     }
-
-    /// Calls `f` for all pairs of values of the two axes: the plane of the values, their points, the plane of the weights.
-    fn for_each_value(&self, mut f: impl FnMut(usize, [usize; 2], usize)) {
-        let [rows, cols] = self.axes.map(|axis| axis.values());
-        let weights = self.weights()[1];
-        for (i, row) in rows.iter().enumerate() {
-            for (j, col) in cols.iter().enumerate() {
-                f(i * cols.len() + j, [row.point, col.point], row.weight * weights + col.weight);
-            }
-        }
-    }
 }

@@ -1,14 +1,14 @@
 //! The weight gradient, the adjoint of the forward pass in the weights: `dw = G^T [sum over tiles of (B^T x B) * (A g A^T)] G`, where all products with
 //! one matrix of weights are one sum.
 //!
-//! As in [`crate::conv::winograd::weight_grad`] threads share neither tiles nor sums: each has some channels.
+//! As in [`crate::conv::winograd::weight_grad`] threads share neither tiles nor sums: each has some channels. The sums of some of these are collected while they
+//! lie in the second-level cache.
 
 use super::gather::Source;
 use super::lines::Collect;
-use super::{Plan, gap};
+use super::{Plan, Value, gap};
 use crate::Real;
 use crate::conv::window::Images;
-use crate::conv::winograd::for_each_piece;
 use crate::conv::winograd::lines::Line;
 use crate::conv::winograd::transform::Planes;
 use crate::conv::winograd::weight_grad::cuts;
@@ -16,12 +16,14 @@ use crate::microkernel::{Kernels, ROWS, Segment, Tile};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::scratch::{self, Slot};
 
-/// Elements of the values of a block of images, and of their gradients at the points: as many as there are sums, which each block reads and writes, but
-/// not fewer than these.
-const BLOCK: usize = 1 << 19;
+/// Elements of some channels of a block's values, and of their gradients at the points of a panel: with f32 half of a second-level cache of 2 MB; sums have room
+/// beside them.
+const BLOCK: usize = 1 << 18;
 
-/// Channels of x that are taken at a time, so that their values stay in the second-level cache: whole tiles of a product.
-const STRIP: usize = 8 * ROWS;
+/// Channels of x that are taken at a time: so few that the sums stay in that cache until their weights are collected.
+const STRIP: usize = 32;
+/// Columns of g that a panel has, as far as blocks are concerned.
+const PANEL: usize = 64;
 
 /// Tiles whose products are summed at a time, so that those of x and of g, and the sums, come from the first-level cache.
 const TILES: usize = 64;
@@ -34,9 +36,8 @@ struct WeightGrad<'a, T: 'static> {
     g: Images<'a, T>,
     /// Images of a block.
     block: usize,
-    /// A plane `[c of x, c of g]` for each pair of weights, and from one to the next.
-    sums: SendPtr<T>,
-    plane: usize,
+    /// The gradient, `[3, 3, c of x, c of g]`.
+    dw: SendPtr<T>,
 }
 
 /// `dw[3, 3, ci, co]` from x and g.
@@ -51,154 +52,176 @@ pub(in crate::conv) fn weight_grad<T: Real>(
     let n = x.data.len() / x.image_len();
     assert!(x.data.len() == n * x.image_len() && g.data.len() == n * g.image_len() && dw.len() == 9 * x.c * g.c);
     let [values, points] = [plan.values(), plan.points()].map(|[i, j]| i * j);
-    let plane = x.c * g.c + gap::<T>();
-    let weights = plan.weights().iter().product::<usize>();
     // Sums are cut by the shape alone.
-    let block = (BLOCK.max(weights * plane) / (plan.tiles() * (values * x.c + points * g.c))).clamp(1, n);
-    scratch::with::<T, _>(Slot::Spare, weights * plane, |sums| {
-        let job = WeightGrad { kernels, plan, n, x, g, block, sums: SendPtr::new(sums), plane };
-        let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
-        let registers = [x.c, g.c].map(|c| c.div_ceil(kernels.lanes));
-        let cuts = cuts(threads, 1, registers);
-        for_each_range(par, cuts[0] * cuts[1], 1, |low, high| {
-            for piece in low..high {
-                let channels = [0, 1].map(|i| {
-                    let place = if i == 0 { piece % cuts[0] } else { piece / cuts[0] };
-                    let bound = |cut: usize| (cut * registers[i] / cuts[i] * kernels.lanes).min([x.c, g.c][i]);
-                    [bound(place), bound(place + 1)]
-                });
-                // SAFETY: pieces are disjoint parts of the sums, which are ours.
-                unsafe { job.channels(channels) }
-            }
-        });
-        match plan.weights() {
-            [5, 5] => collect::<T, 5, 5>(kernels, par, sums, plane, dw),
-            [5, _] => collect::<T, 5, 6>(kernels, par, sums, plane, dw),
-            [_, 5] => collect::<T, 6, 5>(kernels, par, sums, plane, dw),
-            _ => collect::<T, 6, 6>(kernels, par, sums, plane, dw),
+    let image = plan.tiles() * (values * x.c.min(STRIP) + points * g.c.min(PANEL));
+    let block = (BLOCK / image).clamp(1, n);
+    let job = WeightGrad { kernels, plan, n, x, g, block, dw: SendPtr::new(dw) };
+    let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
+    let registers = [x.c, g.c].map(|c| c.div_ceil(kernels.lanes));
+    let cuts = cuts(threads, 1, registers);
+    for_each_range(par, cuts[0] * cuts[1], 1, |low, high| {
+        for piece in low..high {
+            let channels = [0, 1].map(|i| {
+                let place = if i == 0 { piece % cuts[0] } else { piece / cuts[0] };
+                let bound = |cut: usize| (cut * registers[i] / cuts[i] * kernels.lanes).min([x.c, g.c][i]);
+                [bound(place), bound(place + 1)]
+            });
+            // SAFETY: pieces are disjoint parts of dw, which is ours.
+            unsafe { job.channels(channels) }
         }
     });
 }
 
 impl<T: Real> WeightGrad<'_, T> {
-    /// Sums over all tiles for some channels of x and of g.
+    /// Some channels of x and of g.
     ///
     /// # Safety
-    /// These parts of the sums are writable and nobody else uses them meanwhile.
+    /// Nobody else uses this part of dw meanwhile.
     unsafe fn channels(&self, [of_x, of_g]: [[usize; 2]; 2]) {
         let plan = &self.plan;
         let [rows, cols] = [of_x, of_g].map(|[first, last]| last - first);
         let (strip, width) = (rows.min(STRIP), cols.min(self.kernels.wide));
-        let [values, points] = [plan.values(), plan.points()].map(|[i, j]| i * j);
+        let [values, points, weights] = [plan.values(), plan.points(), plan.weights()].map(|[i, j]| i * j);
         let tiles = plan.tiles() * self.block;
         let (v_plane, q_plane) = (tiles * strip + gap::<T>(), tiles * width + gap::<T>());
         let panels = cols.div_ceil(width);
-        scratch::with::<T, _>(Slot::Window, values * v_plane + panels * points * q_plane + strip.max(width), |room| {
-            let (v, rest) = room.split_at_mut(values * v_plane);
-            let (q, zeros) = rest.split_at_mut(panels * points * q_plane);
+        let is_whole = self.block == self.n;
+        // Of one block, sums are collected at once, those of all panels in the same place.
+        let sums = weights * (strip * width + gap::<T>());
+        let sizes = [values * v_plane, panels * points * q_plane, if is_whole { sums } else { panels * sums }];
+        scratch::with::<T, _>(Slot::Window, sizes.iter().sum::<usize>() + strip.max(width), |room| {
+            let (v, rest) = room.split_at_mut(sizes[0]);
+            let (q, rest) = rest.split_at_mut(sizes[1]);
+            let (z, zeros) = rest.split_at_mut(sizes[2]);
             zeros.fill(T::ZERO);
-            for first in (0..self.n).step_by(self.block) {
-                let range = [first, (first + self.block).min(self.n)];
-                let of = |images, channels, to, row, plane| Source {
-                    isa: self.kernels.isa,
-                    plan,
-                    images,
-                    range,
-                    channels,
-                    zeros: &*zeros,
-                    to,
-                    row,
-                    plane,
-                };
-                let cols_of = |panel: usize| [0, 1].map(|i| (of_g[0] + (panel + i) * width).min(of_g[1]));
-                for (panel, q) in q.chunks_exact_mut(points * q_plane).enumerate() {
+            for c in (0..rows).step_by(strip) {
+                let of_x = [of_x[0] + c, (of_x[0] + c + strip).min(of_x[1])];
+                for first in (0..self.n).step_by(self.block) {
+                    let range = [first, (first + self.block).min(self.n)];
+                    let of = |images, channels, to, row, plane| Source {
+                        isa: self.kernels.isa,
+                        plan,
+                        images,
+                        range,
+                        channels,
+                        zeros: &*zeros,
+                        to,
+                        row,
+                        plane,
+                    };
                     // SAFETY: each plane has a row for each tile.
-                    unsafe { of(self.g, cols_of(panel), q.as_mut_ptr(), width, q_plane).points() }
-                }
-                for c in (of_x[0]..of_x[1]).step_by(strip) {
-                    let of_x = [c, (c + strip).min(of_x[1])];
-                    // SAFETY: as above.
                     unsafe { of(self.x, of_x, v.as_mut_ptr(), of_x[1] - of_x[0], v_plane).values() }
-                    for (panel, q) in q.chunks_exact(points * q_plane).enumerate() {
-                        // SAFETY: the caller vouches for these sums, which the first block set.
-                        unsafe { self.products(range, [&*v, q], [v_plane, q_plane], [of_x, cols_of(panel)], width) }
+                    for (panel, q) in q.chunks_exact_mut(points * q_plane).enumerate() {
+                        let of_g = [0, 1].map(|i| (of_g[0] + (panel + i) * width).min(of_g[1]));
+                        if !is_whole || c == 0 {
+                            // SAFETY: as above.
+                            unsafe { of(self.g, of_g, q.as_mut_ptr(), width, q_plane).points() }
+                        }
+                        let z = if is_whole { &mut *z } else { &mut z[panel * sums..][..sums] };
+                        self.products(range, [v, q], [v_plane, q_plane], [of_x, of_g], width, z);
+                        if range[1] == self.n {
+                            // SAFETY: passed on.
+                            unsafe { self.collect([of_x, of_g], width, z) }
+                        }
                     }
                 }
             }
         });
     }
 
-    /// `sum[weight, c, o] (+)= sum over values of this weight and tiles of v[t, c] q[t, o]`.
-    ///
-    /// # Safety
-    /// These channels of the sums are writable, and initialised when this is not the first block; nobody else uses them meanwhile.
-    unsafe fn products(
+    /// `z[weight, c, o] (+)= sum over values of this weight and tiles of v[t, c] q[t, o]`; the first block sets it.
+    fn products(
         &self,
         range: [usize; 2],
         [v, q]: [&[T]; 2],
         [v_plane, q_plane]: [usize; 2],
         [of_x, of_g]: [[usize; 2]; 2],
         width: usize,
+        z: &mut [T],
     ) {
         let plan = &self.plan;
-        let [values, points] = [plan.values(), plan.points()];
+        let [values, points, weights] = [plan.values(), plan.points(), plan.weights()];
         let [rows, cols] = [of_x, of_g].map(|[first, last]| last - first);
-        let count = range[1] - range[0];
+        let (count, plane) = (range[1] - range[0], z.len() / (weights[0] * weights[1]));
         assert!(v.len() == values[0] * values[1] * v_plane && plan.tiles() * count * rows <= v_plane);
         assert!(q.len() == points[0] * points[1] * q_plane && plan.tiles() * count * width <= q_plane);
-        let mut started = [range[0] > 0; 36];
-        plan.for_each_value(|value, point, weight| {
-            let [first, last] = plan.having(point).map(|tile| tile * count);
-            let sum = self.sums.get().wrapping_add(weight * self.plane + of_x[0] * self.g.c + of_g[0]);
-            for t in (first..last).step_by(TILES) {
-                let segments = [Segment { a: 0, b: 0, len: (last - t).min(TILES) }];
-                let v = v[value * v_plane + t * rows..].as_ptr();
-                let q = q[(point[0] * points[1] + point[1]) * q_plane + t * width..].as_ptr();
-                for c in (0..rows).step_by(ROWS) {
-                    let count = (rows - c).min(ROWS);
-                    let row = |i: usize| c + i.min(count - 1);
-                    let tile = Tile {
-                        a: std::array::from_fn(|i| v.wrapping_add(row(i))),
-                        a_step: rows as isize,
-                        b: q,
-                        b_step: width as isize,
-                        segments: &segments,
-                        c: std::array::from_fn(|i| sum.wrapping_add(row(i) * self.g.c)),
-                        add: started[weight],
-                    };
-                    // SAFETY: the planes have these tiles (checked above); the caller vouches for the sums.
-                    unsafe { self.kernels.tile(count, cols, &tile) }
+        assert!(z.len() == weights[0] * weights[1] * plane && rows * width <= plane && cols <= width);
+        let [of_rows, of_cols] = plan.axes.map(|axis| axis.values());
+        for weight in (0..weights[0]).flat_map(|row| (0..weights[1]).map(move |col| [row, col])) {
+            let z = z[(weight[0] * weights[1] + weight[1]) * plane..].as_mut_ptr();
+            let mut add = range[0] > 0;
+            let of_weight = |values: &'static [Value], weight: usize| {
+                values.iter().enumerate().filter(move |(_, value)| value.weight == weight)
+            };
+            for ((i, row), (j, col)) in of_weight(of_rows, weight[0])
+                .flat_map(|row| of_weight(of_cols, weight[1]).map(move |col| (row, col)))
+            {
+                let [first, last] = plan.having([row.point, col.point]).map(|tile| tile * count);
+                for t in (first..last).step_by(TILES) {
+                    let segments = [Segment { a: 0, b: 0, len: (last - t).min(TILES) }];
+                    let v = v[(i * values[1] + j) * v_plane + t * rows..].as_ptr();
+                    let q = q[(row.point * points[1] + col.point) * q_plane + t * width..].as_ptr();
+                    for c in (0..rows).step_by(ROWS) {
+                        let count = (rows - c).min(ROWS);
+                        let row = |i: usize| c + i.min(count - 1);
+                        let tile = Tile {
+                            a: std::array::from_fn(|i| v.wrapping_add(row(i))),
+                            a_step: rows as isize,
+                            b: q,
+                            b_step: width as isize,
+                            segments: &segments,
+                            c: std::array::from_fn(|i| z.wrapping_add(row(i) * width)),
+                            add,
+                        };
+                        // SAFETY: the planes have these tiles, and z these sums (checked above), which the first product of the first block sets.
+                        unsafe { self.kernels.tile(count, cols, &tile) }
+                    }
+                    add = true;
                 }
-                started[weight] = true;
             }
-        });
+        }
     }
-}
 
-/// The gradient of the taps from that of the transformed weights.
-fn collect<T: Real, const N: usize, const M: usize>(
-    kernels: &Kernels<T>,
-    par: Par,
-    sums: &[T],
-    plane: usize,
-    dw: &mut [T],
-) where
-    Collect: Line<N, 3> + Line<M, 3>,
-{
-    let len = dw.len() / 9;
-    assert!(dw.len() == 9 * len && sums.len() == N * M * plane && len <= plane);
-    let to = SendPtr::new(dw);
-    for_each_piece(par, 1, len, |_, first, count| {
+    /// The gradient of the taps from that of the transformed weights.
+    ///
+    /// # Safety
+    /// Nobody else uses this part of dw meanwhile.
+    unsafe fn collect(&self, channels: [[usize; 2]; 2], width: usize, z: &[T]) {
+        // SAFETY: passed on.
+        unsafe {
+            match self.plan.weights() {
+                [5, 5] => self.collect_by::<5, 5>(channels, width, z),
+                [5, _] => self.collect_by::<5, 6>(channels, width, z),
+                [_, 5] => self.collect_by::<6, 5>(channels, width, z),
+                _ => self.collect_by::<6, 6>(channels, width, z),
+            }
+        }
+    }
+
+    /// # Safety
+    /// See [`WeightGrad::collect`].
+    unsafe fn collect_by<const N: usize, const M: usize>(
+        &self,
+        [of_x, of_g]: [[usize; 2]; 2],
+        width: usize,
+        z: &[T],
+    ) where
+        Collect: Line<N, 3> + Line<M, 3>,
+    {
+        let [rows, cols] = [of_x, of_g].map(|[first, last]| last - first);
+        let (tap, plane) = (self.x.c * self.g.c, z.len() / (N * M));
+        assert!(z.len() == N * M * plane && rows * width <= plane && cols <= width);
+        assert!(of_x[1] <= self.x.c && of_g[1] <= self.g.c);
         let job = Planes {
-            from: sums[first..].as_ptr(),
+            from: z.as_ptr(),
             from_step: [M * plane, plane],
-            to: to.get().wrapping_add(first),
-            to_step: [3 * len, len],
-            len: count,
-            rows: 1,
-            row: [0, 0],
+            to: self.dw.get().wrapping_add(of_x[0] * self.g.c + of_g[0]),
+            to_step: [3 * tap, tap],
+            len: cols,
+            rows,
+            row: [width, self.g.c],
         };
-        // SAFETY: elements of N x M planes and of 9 taps, whose sizes were checked; pieces are disjoint.
-        unsafe { job.run::<Collect, Collect, N, M, 3, 3>(kernels.isa) }
-    });
+        // SAFETY: N x M planes, whose size was checked, and some columns of some rows of 9 taps, which are ours by the caller's word.
+        unsafe { job.run::<Collect, Collect, N, M, 3, 3>(self.kernels.isa) }
+    }
 }
