@@ -5,18 +5,18 @@
 //! products of the four phases add up at a point before it is read off, so a point is one matrix product over four times the channels;
 //! and as the middle tap is the same at all points, 36 matrices of transformed weights (25 without the point `C`) serve all of them.
 //!
-//! Transforms and memory take most of that back, because pixels are read once more for each of a few channels' products: between 128 channels of 7 x 7 pixels and
-//! 256 of 4 x 4 of 64 images the passes take 0.77 to 0.90 of the direct way's time on one core of a Xeon, between 64 of 14 x 14 and 128 of 7 x 7 the gradients
-//! 0.88 to 0.92, and the forward pass gains nothing. [`Plan::if_worth`] says where it is worth it.
+//! Transforms and memory take some of that back, because pixels are read once more for each of a few channels' products. Channels are therefore taken some at a
+//! time, so that pixels, weights and products or sums stay in the second-level cache, and what meets in one product in the first-level cache.
+//! [`Plan::if_worth`] says where it is worth it.
 //!
 //! The price is rounding, as in [`super`]: the largest errors of a result in f32, in units of the root of its mean square (forward, input
 //! gradient, weight gradient), of 8 images:
 //!
 //! | channels | 14 x 14 to 7 x 7       | 7 x 7 to 4 x 4         |
 //! |----------|------------------------|------------------------|
-//! | 64       | 7.0e-6, 6.6e-6, 2.4e-6 | 5.6e-6, 3.3e-6, 1.1e-6 |
-//! | 128      | 1.4e-5, 1.4e-5, 2.5e-6 | 6.3e-6, 7.5e-6, 1.4e-6 |
-//! | 256      | 1.9e-5, 1.9e-5, 3.0e-6 | 8.9e-6, 8.8e-6, 1.5e-6 |
+//! | 64       | 6.3e-6, 6.6e-6, 2.4e-6 | 5.2e-6, 3.3e-6, 1.1e-6 |
+//! | 128      | 6.2e-6, 6.8e-6, 2.5e-6 | 4.8e-6, 4.7e-6, 1.4e-6 |
+//! | 256      | 7.8e-6, 7.0e-6, 3.0e-6 | 4.4e-6, 4.9e-6, 1.5e-6 |
 //!
 //! The input gradient is the adjoint, map by map: tiles of it meet in one row of pixels, and are added there. The weight gradient is the
 //! adjoint in the weights: the sums of all products with one matrix are one sum.

@@ -99,7 +99,7 @@ fn the_error_in_f32_is_bounded() {
             // In f64 this way is exact enough, as the tests above say.
             let want = run::<f64>(isa, Par::Rayon, &d, operands);
             let errors = largest_errors(&run::<f32>(isa, Par::Rayon, &d, operands), &want);
-            let bounds = [4e-5, 4e-5, 8e-6];
+            let bounds = [2e-5, 2e-5, 6e-6];
             assert!(errors.iter().zip(bounds).all(|(&error, bound)| error < bound), "{d:?}: {errors:?}");
         }
     }

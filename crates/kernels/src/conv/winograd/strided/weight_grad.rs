@@ -153,8 +153,8 @@ impl<T: Real> WeightGrad<'_, T> {
             let of_weight = |values: &'static [Value], weight: usize| {
                 values.iter().enumerate().filter(move |(_, value)| value.weight == weight)
             };
-            for ((i, row), (j, col)) in of_weight(of_rows, weight[0])
-                .flat_map(|row| of_weight(of_cols, weight[1]).map(move |col| (row, col)))
+            for ((i, row), (j, col)) in
+                of_weight(of_rows, weight[0]).flat_map(|row| of_weight(of_cols, weight[1]).map(move |col| (row, col)))
             {
                 let [first, last] = plan.having([row.point, col.point]).map(|tile| tile * count);
                 for t in (first..last).step_by(TILES) {
@@ -200,12 +200,8 @@ impl<T: Real> WeightGrad<'_, T> {
 
     /// # Safety
     /// See [`WeightGrad::collect`].
-    unsafe fn collect_by<const N: usize, const M: usize>(
-        &self,
-        [of_x, of_g]: [[usize; 2]; 2],
-        width: usize,
-        z: &[T],
-    ) where
+    unsafe fn collect_by<const N: usize, const M: usize>(&self, [of_x, of_g]: [[usize; 2]; 2], width: usize, z: &[T])
+    where
         Collect: Line<N, 3> + Line<M, 3>,
     {
         let [rows, cols] = [of_x, of_g].map(|[first, last]| last - first);
