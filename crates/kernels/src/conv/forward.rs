@@ -118,7 +118,7 @@ fn way<T: Real>(kernels: &Kernels<T>, dims: &ConvDims, out: [usize; 2]) -> Way {
     if is_thin(Pass::Forward, dims, out, kernels.lanes) {
         return Way::Thin;
     }
-    if let Some(plan) = Plan::if_worth(dims, out, [dims.ci, dims.co], strided::DIRECT_FORWARD, kernels.lanes) {
+    if let Some(plan) = Plan::if_worth(dims, out, strided::Pass::Forward, kernels.lanes) {
         return Way::Strided(plan);
     }
     let phases = dims.stride[0] * dims.stride[1];

@@ -54,7 +54,7 @@ pub(super) fn input_grad<T: Real>(
     if let Some(points) = winograd::points(dims, pixels, [dims.co, dims.ci], kernels.lanes) {
         return by_winograd(kernels, par, dims, out, points, g, w, dx);
     }
-    if let Some(plan) = Plan::if_worth(dims, out, [dims.co, dims.ci], strided::DIRECT_INPUT_GRAD, kernels.lanes) {
+    if let Some(plan) = Plan::if_worth(dims, out, strided::Pass::InputGrad, kernels.lanes) {
         return by_strided(kernels, par, dims, out, plan, g, w, dx);
     }
     let dx = SendPtr::new(dx);

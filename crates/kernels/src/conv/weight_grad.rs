@@ -105,7 +105,7 @@ fn way<T: Real>(kernels: &Kernels<T>, dims: &ConvDims, out: [usize; 2]) -> Way {
     if dims.stride == [1, 1] && 5 * registers(dims.hw, ci, co) < 4 * registers(out, co, ci) {
         return Way::Mirrored;
     }
-    if let Some(plan) = Plan::if_worth(dims, out, [dims.ci, dims.co], strided::DIRECT_WEIGHT_GRAD, kernels.lanes) {
+    if let Some(plan) = Plan::if_worth(dims, out, strided::Pass::WeightGrad, kernels.lanes) {
         return Way::Strided(plan);
     }
     let phases = dims.stride[0] * dims.stride[1];

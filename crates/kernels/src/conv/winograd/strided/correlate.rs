@@ -6,7 +6,7 @@
 
 use super::gather::Source;
 use super::lines::{Backwards, Output, Scatter, Weights};
-use super::{Kind, Plan, Tiles, gap};
+use super::{Kind, Pass, Plan, Tiles, gap};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::conv::winograd::lines::Line;
@@ -18,18 +18,30 @@ use crate::scratch::{self, Slot};
 
 /// Elements of some channels of a block's transformed pixels, and of its products: with f32 three quarters of a second-level cache of 2 MB.
 const BLOCK: usize = 3 << 17;
-/// Channels that are taken at a time, at most. Forward, up to four matrices of so many rows meet in one product, whose columns fill two thirds of a first-level
-/// cache of 48 KB; of the gradient it is one, and longer sums spare the products being read and written again.
-const CHANNELS: [usize; 2] = [32, 64];
+/// Channels that the forward pass takes at a time, at most: up to four matrices of so many rows meet in one product, whose columns fill two thirds of a
+/// first-level cache of 48 KB.
+const FORWARD: usize = 32;
+/// Channels of the gradient, of which one matrix is a product; longer sums spare the products being read and written again.
+const BACK: usize = 64;
 
-/// Which of the two passes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::conv) enum Pass {
-    Forward,
-    InputGrad,
+/// Channels that are taken at a time, of so many.
+fn chunk(pass: Pass, channels: usize) -> usize {
+    let chunks = channels.div_ceil(if pass == Pass::Forward { FORWARD } else { BACK });
+    channels.div_ceil(chunks)
 }
 
-/// One of the passes of a convolution.
+/// Planes that are multiplied, and planes of products.
+fn planes(plan: &Plan, pass: Pass) -> [[usize; 2]; 2] {
+    if pass == Pass::Forward { [plan.values(), plan.points()] } else { [plan.points(), plan.values()] }
+}
+
+/// Images of a block, at most, if they go from so many channels to so many columns.
+pub(super) fn block(plan: &Plan, pass: Pass, [channels, cols]: [usize; 2]) -> usize {
+    let [from, to] = planes(plan, pass).map(|[i, j]| i * j * plan.tiles());
+    (BLOCK / (from * chunk(pass, channels) + to * cols)).max(1)
+}
+
+/// The forward pass of a convolution, or the input gradient.
 pub(in crate::conv) struct Correlation<'a, T: 'static> {
     pub(in crate::conv) kernels: &'static Kernels<T>,
     pub(in crate::conv) pass: Pass,
@@ -82,17 +94,16 @@ impl<T: Real> Correlation<'_, T> {
 
     /// Planes that are multiplied, and planes of products.
     fn from(&self) -> [usize; 2] {
-        if self.pass == Pass::Forward { self.plan.values() } else { self.plan.points() }
+        planes(&self.plan, self.pass)[0]
     }
 
     fn to(&self) -> [usize; 2] {
-        if self.pass == Pass::Forward { self.plan.points() } else { self.plan.values() }
+        planes(&self.plan, self.pass)[1]
     }
 
     /// Channels that are taken at a time.
     fn chunk(&self) -> usize {
-        let chunks = self.source.c.div_ceil(CHANNELS[usize::from(self.pass == Pass::InputGrad)]);
-        self.source.c.div_ceil(chunks)
+        chunk(self.pass, self.source.c)
     }
 
     /// From one matrix of some channels of the weights to the next.
@@ -105,9 +116,8 @@ impl<T: Real> Correlation<'_, T> {
     /// # Safety
     /// Nobody else uses this part of the result meanwhile.
     unsafe fn piece(&self, [n0, n1]: [usize; 2], panels: [usize; 2]) {
-        let [from, to] = [self.from(), self.to()].map(|[i, j]| i * j * self.plan.tiles());
-        let image = from * self.chunk() + to * (panels[1] - panels[0]) * self.width();
-        let blocks = (n1 - n0).div_ceil((BLOCK / image).max(1));
+        let cols = (panels[1] - panels[0]) * self.width();
+        let blocks = (n1 - n0).div_ceil(block(&self.plan, self.pass, [self.source.c, cols]));
         for i in 0..blocks {
             let range = [i, i + 1].map(|i| n0 + i * (n1 - n0) / blocks);
             // SAFETY: passed on.
@@ -175,15 +185,19 @@ impl<T: Real> Correlation<'_, T> {
 
     /// The transformed weights of some channels of a panel, a matrix `[channel, width]` for each pair of weights.
     fn weights(&self, panel: usize, channels: [usize; 2], u: &mut [T]) {
-        match (self.pass, self.plan.weights()) {
-            (Pass::Forward, [5, 5]) => self.weights_by::<Weights, 5, 5>(panel, channels, u),
-            (Pass::Forward, [5, _]) => self.weights_by::<Weights, 5, 6>(panel, channels, u),
-            (Pass::Forward, [_, 5]) => self.weights_by::<Weights, 6, 5>(panel, channels, u),
-            (Pass::Forward, _) => self.weights_by::<Weights, 6, 6>(panel, channels, u),
-            (Pass::InputGrad, [5, 5]) => self.weights_by::<Backwards<Weights>, 5, 5>(panel, channels, u),
-            (Pass::InputGrad, [5, _]) => self.weights_by::<Backwards<Weights>, 5, 6>(panel, channels, u),
-            (Pass::InputGrad, [_, 5]) => self.weights_by::<Backwards<Weights>, 6, 5>(panel, channels, u),
-            (Pass::InputGrad, _) => self.weights_by::<Backwards<Weights>, 6, 6>(panel, channels, u),
+        if self.pass == Pass::Forward {
+            self.weights_of::<Weights>(panel, channels, u);
+        } else {
+            self.weights_of::<Backwards<Weights>>(panel, channels, u);
+        }
+    }
+
+    fn weights_of<L: Line<3, 5> + Line<3, 6>>(&self, panel: usize, channels: [usize; 2], u: &mut [T]) {
+        match self.plan.weights() {
+            [5, 5] => self.weights_by::<L, 5, 5>(panel, channels, u),
+            [5, _] => self.weights_by::<L, 5, 6>(panel, channels, u),
+            [_, 5] => self.weights_by::<L, 6, 5>(panel, channels, u),
+            _ => self.weights_by::<L, 6, 6>(panel, channels, u),
         }
     }
 
@@ -265,7 +279,7 @@ impl<T: Real> Correlation<'_, T> {
             }
         };
         let [of_rows, of_cols] = plan.axes.map(|axis| axis.values());
-        if self.pass == Pass::InputGrad {
+        if self.pass != Pass::Forward {
             for (i, row) in of_rows.iter().enumerate() {
                 for (j, col) in of_cols.iter().enumerate() {
                     let point = [row.point, col.point];
@@ -323,7 +337,9 @@ impl<T: Real> Correlation<'_, T> {
                 (Pass::InputGrad, [Three, Three]) => {
                     self.emit_as::<Scatter, 7, 7, 7, 7>(part, range, z, plane, cols, spill);
                 }
-                _ => unreachable!("tiles between paddings are so along both axes"),
+                _ => unreachable!(
+                    "tiles between paddings are so along both axes; weight gradients have a file of their own"
+                ),
             }
         }
     }
@@ -339,9 +355,10 @@ impl<T: Real> Correlation<'_, T> {
         [col, channels]: [usize; 2],
         spill: &mut [T],
     ) {
-        let (grid, overlap) = match self.pass {
-            Pass::Forward => (part.of_y(self.out), None),
-            Pass::InputGrad => (part.of_x(self.out), Some(part.first.map(|first| first > 0))),
+        let (grid, overlap) = if self.pass == Pass::Forward {
+            (part.of_y(self.out), None)
+        } else {
+            (part.of_x(self.out), Some(part.first.map(|first| first > 0)))
         };
         let tiles = range.map(|image| image * part.count());
         let job = Emit {

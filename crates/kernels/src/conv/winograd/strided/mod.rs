@@ -28,7 +28,8 @@ mod lines;
 mod tests;
 mod weight_grad;
 
-pub(in crate::conv) use correlate::{Correlation, Pass};
+pub(in crate::conv) use correlate::Correlation;
+use correlate::block;
 pub(in crate::conv) use weight_grad::weight_grad;
 
 use super::tiles::{Grid, Tiling};
@@ -66,18 +67,32 @@ const BETWEEN: [Value; 8] =
 
 /// What a value of a transform costs, in registers of multiply-adds: most of it is waiting for memory.
 const TRANSFORM: usize = 32;
-/// What a transformed weight costs.
-const WEIGHT: usize = 24;
-
-/// What the passes of the direct way take, in percent of their multiply-adds.
-pub(in crate::conv) const DIRECT_FORWARD: usize = 97;
-pub(in crate::conv) const DIRECT_INPUT_GRAD: usize = 112;
-pub(in crate::conv) const DIRECT_WEIGHT_GRAD: usize = 120;
+/// What a transformed weight costs; every block of images makes them anew.
+const WEIGHT: usize = 12;
 
 /// Images from which on there is something to share among threads.
 const IMAGES: usize = 16;
 /// Elements of the values of an image, the least that is transformed at a time, that are too many to be kept by each thread.
 const LARGE: usize = 1 << 20;
+
+/// A pass of a convolution.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::conv) enum Pass {
+    Forward,
+    InputGrad,
+    WeightGrad,
+}
+
+impl Pass {
+    /// What the direct way takes, in percent of its multiply-adds.
+    fn direct(self) -> usize {
+        match self {
+            Pass::Forward => 97,
+            Pass::InputGrad => 112,
+            Pass::WeightGrad => 120,
+        }
+    }
+}
 
 /// A kind of tile along an axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -206,28 +221,23 @@ impl Plan {
         Some(Plan { axes })
     }
 
-    /// The plan with which this way takes less time than the direct one, if there is one, by counting registers of multiply-adds: `depth` channels are summed
-    /// into `cols`, and the direct way takes so many percent of its multiply-adds.
-    pub(in crate::conv) fn if_worth(
-        dims: &ConvDims,
-        out: [usize; 2],
-        [depth, cols]: [usize; 2],
-        percent: usize,
-        lanes: usize,
-    ) -> Option<Plan> {
+    /// The plan with which this way takes less time than the direct one, if there is one, by counting registers of multiply-adds.
+    pub(in crate::conv) fn if_worth(dims: &ConvDims, out: [usize; 2], pass: Pass, lanes: usize) -> Option<Plan> {
         let plan = Plan::new(dims, out)?;
+        let [depth, cols] = if pass == Pass::InputGrad { [dims.co, dims.ci] } else { [dims.ci, dims.co] };
         let pairs = depth * cols.div_ceil(lanes);
         // Taps that do not lie on padding.
         let taps = |axis: usize| -> usize {
             let is_inside = |at: usize| (dims.pad[axis][0]..dims.pad[axis][0] + dims.hw[axis]).contains(&at);
             (0..out[axis]).map(|i| (0..3).filter(|tap| is_inside(2 * i + tap)).count()).sum()
         };
-        let direct = dims.n * taps(0) * taps(1) * pairs * percent / 100;
+        let direct = dims.n * taps(0) * taps(1) * pairs * pass.direct() / 100;
         // An upper bound: tiles of 3 have fewer.
         let [values, points] = [plan.values(), plan.points()].map(|[i, j]| i * j * plan.tiles());
         let transforms = values * dims.ci.div_ceil(lanes) + points * dims.co.div_ceil(lanes);
         let image = plan.products() * (pairs + ROW) + TRANSFORM * transforms;
-        let this = dims.n * image + WEIGHT * plan.weights().iter().product::<usize>() * pairs;
+        let blocks = if pass == Pass::WeightGrad { 1 } else { dims.n.div_ceil(block(&plan, pass, [depth, cols])) };
+        let this = dims.n * image + blocks * WEIGHT * plan.weights().iter().product::<usize>() * pairs;
         let is_handy = dims.n >= IMAGES && values * dims.ci.max(dims.co) <= LARGE;
         (is_handy && this < direct).then_some(plan)
     }

@@ -1,6 +1,6 @@
 //! All three passes against naive loops, whatever the rule says of a shape; the error against f64; threads.
 
-use super::{DIRECT_FORWARD, DIRECT_INPUT_GRAD, DIRECT_WEIGHT_GRAD, Plan, weight_grad};
+use super::{Pass, Plan, weight_grad};
 use crate::conv::tests::{dims, naive, noise};
 use crate::conv::weight_grad::weight_grad as conv_weight_grad;
 use crate::conv::window::Images;
@@ -71,8 +71,8 @@ fn all_passes_agree_with_the_definition() {
 fn blocks_of_images_are_added_up() {
     check(&dims(100, 7, 40, 36, 3, 2, 1));
     check(&dims(60, 11, 40, 36, 3, 2, 1));
-    // With tiles of both sizes.
-    check(&dims(60, 13, 40, 36, 3, 2, 1));
+    // With tiles of both sizes, and several panels.
+    check(&dims(60, 13, 40, 70, 3, 2, 1));
 }
 
 #[test]
@@ -113,9 +113,8 @@ fn fourteen(n: usize, ci: usize, co: usize) -> ConvDims {
 #[test]
 fn the_rule_takes_what_measured_faster() {
     let worth = |d: ConvDims| {
-        let of = |channels, percent| Plan::if_worth(&d, d.out_hw().unwrap(), channels, percent, 16).is_some();
-        let (there, back) = ([d.ci, d.co], [d.co, d.ci]);
-        [of(there, DIRECT_FORWARD), of(back, DIRECT_INPUT_GRAD), of(there, DIRECT_WEIGHT_GRAD)]
+        let of = |pass| Plan::if_worth(&d, d.out_hw().unwrap(), pass, 16).is_some();
+        [Pass::Forward, Pass::InputGrad, Pass::WeightGrad].map(of)
     };
     assert_eq!(worth(fourteen(64, 64, 128)), [false, true, true]);
     assert_eq!(worth(dims(64, 7, 128, 256, 3, 2, 1)), [true; 3]);
@@ -133,16 +132,16 @@ fn what_the_rule_takes_is_what_runs() {
     let (isa, out) = (crate::simd::isa(), d.out_hw().unwrap());
     let kernels = kernels_of::<f32>(isa);
     let [x, w, g] = operands(&d);
-    let chosen = |channels, percent| Plan::if_worth(&d, out, channels, percent, kernels.lanes).is_some();
+    let chosen = |pass| Plan::if_worth(&d, out, pass, kernels.lanes).is_some();
     let by_strided = run::<f32>(isa, Par::Seq, &d, [&x, &w, &g]);
     let [x, w, g] = [x, w, g].map(|v| v.into_iter().map(|v| v as f32).collect::<Vec<f32>>());
     let [mut y, mut dx, mut dw] = [g.len(), x.len(), w.len()].map(|len| vec![0.0; len]);
     forward::forward(kernels, Par::Seq, &d, out, &x, &w, &mut y);
     input_grad::input_grad(kernels, Par::Seq, &d, out, &g, &w, &mut dx);
     conv_weight_grad(kernels, Par::Seq, &d, out, &x, &g, &mut dw);
-    assert_eq!(y == by_strided[0], chosen([128, 256], DIRECT_FORWARD));
-    assert_eq!(dx == by_strided[1], chosen([256, 128], DIRECT_INPUT_GRAD));
-    assert_eq!(dw == by_strided[2], chosen([128, 256], DIRECT_WEIGHT_GRAD));
+    assert_eq!(y == by_strided[0], chosen(Pass::Forward));
+    assert_eq!(dx == by_strided[1], chosen(Pass::InputGrad));
+    assert_eq!(dw == by_strided[2], chosen(Pass::WeightGrad));
 }
 
 prop_compose! {

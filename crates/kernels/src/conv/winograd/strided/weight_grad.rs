@@ -20,7 +20,7 @@ use crate::scratch::{self, Slot};
 /// beside them.
 const BLOCK: usize = 1 << 18;
 
-/// Channels of x that are taken at a time: so few that the sums stay in that cache until their weights are collected.
+/// Channels of x that are taken at a time: so few that the sums of a panel stay in that cache; if one block has all images, until they are collected.
 const STRIP: usize = 32;
 /// Columns of g that a panel has, as far as blocks are concerned.
 const PANEL: usize = 64;
@@ -85,10 +85,12 @@ impl<T: Real> WeightGrad<'_, T> {
         let tiles = plan.tiles() * self.block;
         let (v_plane, q_plane) = (tiles * strip + gap::<T>(), tiles * width + gap::<T>());
         let panels = cols.div_ceil(width);
+        // If one block has all images, all strips share their gradients, and the sums of a panel are collected before those of the next begin; of several, sums
+        // last from block to block and gradients do not.
         let is_whole = self.block == self.n;
-        // Of one block, sums are collected at once, those of all panels in the same place.
-        let sums = weights * (strip * width + gap::<T>());
-        let sizes = [values * v_plane, panels * points * q_plane, if is_whole { sums } else { panels * sums }];
+        let [of_q, of_z] = if is_whole { [panels, 1] } else { [1, panels] };
+        let (gradients, sums) = (points * q_plane, weights * (strip * width + gap::<T>()));
+        let sizes = [values * v_plane, of_q * gradients, of_z * sums];
         scratch::with::<T, _>(Slot::Window, sizes.iter().sum::<usize>() + strip.max(width), |room| {
             let (v, rest) = room.split_at_mut(sizes[0]);
             let (q, rest) = rest.split_at_mut(sizes[1]);
@@ -111,13 +113,14 @@ impl<T: Real> WeightGrad<'_, T> {
                     };
                     // SAFETY: each plane has a row for each tile.
                     unsafe { of(self.x, of_x, v.as_mut_ptr(), of_x[1] - of_x[0], v_plane).values() }
-                    for (panel, q) in q.chunks_exact_mut(points * q_plane).enumerate() {
+                    for panel in 0..panels {
                         let of_g = [0, 1].map(|i| (of_g[0] + (panel + i) * width).min(of_g[1]));
+                        let q = &mut q[panel % of_q * gradients..][..gradients];
+                        let z = &mut z[panel % of_z * sums..][..sums];
                         if !is_whole || c == 0 {
                             // SAFETY: as above.
                             unsafe { of(self.g, of_g, q.as_mut_ptr(), width, q_plane).points() }
                         }
-                        let z = if is_whole { &mut *z } else { &mut z[panel * sums..][..sums] };
                         self.products(range, [v, q], [v_plane, q_plane], [of_x, of_g], width, z);
                         if range[1] == self.n {
                             // SAFETY: passed on.
