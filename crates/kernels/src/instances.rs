@@ -163,6 +163,19 @@ instances! {
     /// [`statistics`] over all pixels of a convolution that is not in memory, both `[C_out]`.
     norm::statistics_of(par: Par, x: &OnDemand<'_, T>, eps: f64, mean: &mut [T], rstd: &mut [T]);
 
+    /// `y [N, OH, OW, C_out]`, as [`conv`] computes it, and its [`statistics`] over all pixels, both `[C_out]`. Panics unless
+    /// [`ConvDims::comes_with_statistics`].
+    norm::conv_statistics(
+        par: Par,
+        dims: &ConvDims,
+        x: &[T],
+        w: &[T],
+        eps: f64,
+        y: &mut [T],
+        mean: &mut [T],
+        rstd: &mut [T],
+    );
+
     /// From sums over `R` of `g` and of `g * xhat`, and `rstd`, all `[C]`: the `[slope, shift]` with which
     /// [`normalize_grad`] is `rstd * g + (slope * xhat + shift)`.
     norm::grad_coefficients(sum: &[T], product: &[T], rstd: &[T], r: usize, slope: &mut [T], shift: &mut [T]);

@@ -3,8 +3,8 @@
 //! Batch norm is `[1, N*H*W, C]`, layer norm `[N, D, 1]`, instance norm `[N, H*W, C]`. The variance is biased and computed from distances to the mean,
 //! so a large mean costs no accuracy.
 
-use crate::conv::OnDemand;
-use crate::fold::{fold, line_moments, moments, moments_of};
+use crate::conv::{ConvDims, OnDemand, conv_told, is_told};
+use crate::fold::{fold, has_blocks, line_moments, moments, moments_behind, moments_of};
 use crate::par::{self, Par};
 use crate::real::Real;
 use crate::scratch::{self, Slot};
@@ -110,6 +110,39 @@ pub(crate) fn statistics_of<T: Real>(par: Par, x: &OnDemand<'_, T>, eps: f64, me
     let c = x.channels();
     assert!(mean.len() == c && rstd.len() == c, "statistics of {c} columns");
     moments_of(par, x, mean, rstd);
+    invert(rstd, eps);
+}
+
+impl ConvDims {
+    /// Whether [`crate::conv_statistics`] can take such a convolution: its pixels are many, and written some rows or images at a time.
+    pub fn comes_with_statistics<T: Real>(&self) -> bool {
+        self.out_hw().is_some_and(|[h, w]| has_blocks([self.n * h * w, self.co])) && is_told::<T>(self)
+    }
+}
+
+/// y, the convolution of x with w, and its [`statistics`] over all pixels, taken while they lie in the cache: the same bits.
+///
+/// # Panics
+/// If a length does not fit, or unless [`ConvDims::comes_with_statistics`].
+#[expect(clippy::too_many_arguments, reason = "the arguments are those of the two operations")]
+#[track_caller]
+pub(crate) fn conv_statistics<T: Real>(
+    par: Par,
+    dims: &ConvDims,
+    x: &[T],
+    w: &[T],
+    eps: f64,
+    y: &mut [T],
+    mean: &mut [T],
+    rstd: &mut [T],
+) {
+    let c = dims.co;
+    assert!(dims.comes_with_statistics::<T>(), "conv_statistics: {dims:?}");
+    assert!(mean.len() == c && rstd.len() == c, "conv_statistics of {c} columns");
+    moments_behind([y.len() / c, c], mean, rstd, |behind| {
+        // SAFETY: the convolution tells each pixel of y once, and does not touch it any more.
+        conv_told(par, dims, x, w, y, &|y, pixels| unsafe { behind.rows(y, pixels) });
+    });
     invert(rstd, eps);
 }
 

@@ -431,6 +431,7 @@ pub(super) fn copy(eqn: &Eqn) -> Eqn {
     let op = match &eqn.op {
         Op::Prim(prim) => Op::Prim(prim.clone()),
         Op::Statistics { eps } => Op::Statistics { eps: *eps },
+        Op::ConvStatistics { eps, dims } => Op::ConvStatistics { eps: *eps, dims: dims.clone() },
         Op::Coefficients { rows } => Op::Coefficients { rows: *rows },
         Op::Step(op) => Op::Step(*op),
         Op::Fused { passes, inputs } => Op::Fused { passes: passes.clone(), inputs: *inputs },

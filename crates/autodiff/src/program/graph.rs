@@ -49,6 +49,11 @@ pub(super) enum Op {
     Statistics {
         eps: f64,
     },
+    /// A convolution of an image with weights, and the statistics of the result over all pixels.
+    ConvStatistics {
+        eps: f64,
+        dims: Box<ConvDims>,
+    },
     /// Slope and shift of the gradient of a normalisation over `rows`, from the sums of g and of g * xhat, and rstd.
     Coefficients {
         rows: usize,

@@ -16,6 +16,7 @@ mod pool;
 mod print;
 mod role;
 mod run;
+mod statistics;
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -163,7 +164,8 @@ impl Program {
         let (nodes, outputs) = optimise::optimise(tape.into_nodes(), outputs);
         let graph = fuse::fuse(Graph::new(nodes, outputs)).without_barriers();
         let graph = follow::follow(on_demand::on_demand(feed::feed(graph), sizes.on_demand));
-        plan::plan(inputs.to_vec(), beside::beside(graph, sizes.beside))
+        let graph = beside::beside(statistics::with_convolutions(graph), sizes.beside);
+        plan::plan(inputs.to_vec(), graph)
     }
 
     /// Shapes and types of the inputs.

@@ -87,6 +87,7 @@ fn mark_results(program: &mut Program) {
             Op::FusedConv { .. } => SmallVec::new(),
             Op::Prim(_)
             | Op::Statistics { .. }
+            | Op::ConvStatistics { .. }
             | Op::Coefficients { .. }
             | Op::Step(_)
             | Op::FusedWeightGrad { .. } => {

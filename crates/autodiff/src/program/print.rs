@@ -29,7 +29,11 @@ impl fmt::Display for Program {
                 Op::FusedConv { fusion, .. } | Op::FusedWeightGrad { fusion, .. } => {
                     std::slice::from_ref(fusion.as_ref())
                 }
-                Op::Prim(_) | Op::Statistics { .. } | Op::Coefficients { .. } | Op::Step(_) => &[],
+                Op::Prim(_)
+                | Op::Statistics { .. }
+                | Op::ConvStatistics { .. }
+                | Op::Coefficients { .. }
+                | Op::Step(_) => &[],
             };
             for fusion in passes {
                 fusion.steps().iter().try_for_each(|step| writeln!(f, "    {}", shown(step)))?;
@@ -62,6 +66,7 @@ impl fmt::Display for Op {
         match self {
             Op::Prim(prim) => prim.fmt(f),
             Op::Statistics { .. } => f.write_str("Statistics"),
+            Op::ConvStatistics { .. } => f.write_str("Conv, with statistics"),
             Op::Coefficients { .. } => f.write_str("Coefficients"),
             Op::Step(op) => write!(f, "{op:?}"),
             Op::Fused { passes, .. } => {

@@ -98,6 +98,13 @@ fn lowered<'a, T: Tagged>(
             }
             kernels::statistics(par, x(0), s[0], s[1], s[2], *eps, mean, rstd);
         }
+        Op::ConvStatistics { eps, dims } => {
+            let (Some(y), Some(mean), Some(rstd)) = (outs.next(), outs.next(), outs.next()) else {
+                unreachable!("{op} has three results")
+            };
+            let [y, mean, rstd] = [y, mean, rstd].map(T::of_mut);
+            kernels::conv_statistics(par, dims, x(0), x(1), *eps, y, mean, rstd);
+        }
         Op::Coefficients { rows } => {
             let (slope, shift) = two();
             kernels::grad_coefficients(x(0), x(1), x(2), *rows, slope, shift);

@@ -1,6 +1,7 @@
 //! The driver of the forward pass and of the input gradient: for each cell of a grid, the sum over taps and channels of a source pixel
 //! times a weight, written to a pixel of the result.
 
+use super::Told;
 use super::window::{Images, Rect};
 use crate::Real;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
@@ -83,6 +84,8 @@ pub(super) struct Correlation<'a, T: 'static> {
     pub(super) out_origin: usize,
     pub(super) out_image: usize,
     pub(super) out_step: [usize; 2],
+    /// Hears of the pixels, if the result is one of these, without a gap, and they do not go by position.
+    pub(super) told: Option<Told<'a, T>>,
 }
 
 /// What the tiles of a block share.
@@ -131,6 +134,10 @@ impl<T: Real> Correlation<'_, T> {
         if par == Par::Rayon {
             target = target.min((total / BLOCKS).max(MIN_CELLS));
         }
+        if self.told.is_some() {
+            // Who hears of them finds them in the cache.
+            target = target.min((2 * WINDOW / (self.cols * self.groups)).max(MIN_CELLS));
+        }
         // A block is some rows of one image or some whole images.
         let block_rows = (target / cols).clamp(1, rows);
         let block_images = if block_rows == rows { (target / (rows * cols)).clamp(1, self.n) } else { 1 };
@@ -144,6 +151,9 @@ impl<T: Real> Correlation<'_, T> {
                 let r1 = (r0 + block_rows).min(rows);
                 // SAFETY: blocks are disjoint sets of cells; the rest is the caller's word.
                 unsafe { self.block([n0, n1], [r0, r1]) }
+                if let Some(told) = self.told {
+                    told(self.out, [(n0 * rows + r0) * cols, ((n1 - 1) * rows + r1) * cols]);
+                }
             }
         });
     }

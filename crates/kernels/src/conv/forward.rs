@@ -5,7 +5,7 @@ use super::thin::{Pass, Thin, is_thin};
 use super::window::Images;
 use super::winograd::strided::{self, Plan};
 use super::winograd::{self, Phase, Points};
-use super::{ConvDims, PAR_WORK};
+use super::{ConvDims, PAR_WORK, Told};
 use crate::Real;
 use crate::microkernel::{Kernels, kernels};
 use crate::panels::{pack, panels_len};
@@ -20,9 +20,33 @@ use crate::scratch::{self, Slot};
 pub(crate) fn conv<T: Real>(par: Par, dims: &ConvDims, x: &[T], w: &[T], y: &mut [T]) {
     let out = dims.check("conv", x.len(), w.len(), y.len());
     let par = if dims.work(out) < PAR_WORK { Par::Seq } else { par };
-    forward(kernels(), par, dims, out, x, w, y);
+    forward(kernels(), par, dims, out, x, w, y, None);
 }
 
+/// [`conv`]; `told` hears of each pixel once, when it is written and not touched any more.
+///
+/// # Panics
+/// If a length does not fit, or the shape is one that goes another way (see [`is_told`]).
+#[track_caller]
+pub(crate) fn conv_told<T: Real>(par: Par, dims: &ConvDims, x: &[T], w: &[T], y: &mut [T], told: Told<T>) {
+    assert!(is_told::<T>(dims), "conv_told: {dims:?}");
+    let out = dims.check("conv_told", x.len(), w.len(), y.len());
+    let par = if dims.work(out) < PAR_WORK { Par::Seq } else { par };
+    forward(kernels(), par, dims, out, x, w, y, Some(told));
+}
+
+/// Whether [`conv_told`] can compute such a convolution.
+pub(crate) fn is_told<T: Real>(dims: &ConvDims) -> bool {
+    let Some(out) = dims.out_hw() else { return false };
+    !is_empty(dims, out) && (matches!(way::<T>(kernels(), dims, out), Way::Winograd(_)) || is_plain::<T>(dims, out))
+}
+
+fn is_empty(dims: &ConvDims, out: [usize; 2]) -> bool {
+    [dims.n, dims.ci, dims.co, dims.hw[0], dims.hw[1], out[0], out[1], dims.groups].contains(&0)
+}
+
+/// The forward pass; not every way tells of its pixels.
+#[expect(clippy::too_many_arguments, reason = "the arguments are those of the operation")]
 pub(super) fn forward<T: Real>(
     kernels: &'static Kernels<T>,
     par: Par,
@@ -31,6 +55,7 @@ pub(super) fn forward<T: Real>(
     x: &[T],
     w: &[T],
     y: &mut [T],
+    told: Option<Told<T>>,
 ) {
     if x.is_empty() || w.is_empty() || y.is_empty() {
         y.fill(T::ZERO);
@@ -42,18 +67,19 @@ pub(super) fn forward<T: Real>(
             // SAFETY: the lengths were checked by the caller, and y is ours alone.
             unsafe { job.run(par, w) }
         }
-        Way::Winograd(points) => by_winograd(kernels, par, dims, out, points, x, w, y),
+        Way::Winograd(points) => by_winograd(kernels, par, dims, out, points, x, w, y, told),
         Way::Strided(plan) => by_strided(kernels, par, dims, out, plan, x, w, y),
-        // SAFETY: the lengths were checked by the caller, and y is ours alone.
-        Way::Direct => directly(kernels, par, dims, out, x, w, SendPtr::new(y), |job| unsafe { job.run(par) }),
+        Way::Direct => directly(kernels, par, dims, out, x, w, SendPtr::new(y), |job| {
+            // SAFETY: the lengths were checked by the caller, and y is ours alone.
+            unsafe { Correlation { told, ..job }.run(par) }
+        }),
     }
 }
 
 /// Whether [`conv_by_images`] can compute such a convolution.
 pub(crate) fn comes_by_images<T: Real>(dims: &ConvDims) -> bool {
     let Some(out) = dims.out_hw() else { return false };
-    let is_empty = [dims.n, dims.ci, dims.co, dims.hw[0], dims.hw[1], out[0], out[1], dims.groups].contains(&0);
-    !is_empty && are_many(dims.n, out[0] * out[1] * dims.co) && is_plain::<T>(dims, out)
+    !is_empty(dims, out) && are_many(dims.n, out[0] * out[1] * dims.co) && is_plain::<T>(dims, out)
 }
 
 /// Elements of y from which on what takes them is worth several threads.
@@ -164,6 +190,7 @@ fn direct<T: Real, R>(
             out_origin: 0,
             out_image: out[0] * out[1] * dims.co,
             out_step: [out[1] * dims.co, dims.co],
+            told: None,
         })
     })
 }
@@ -179,6 +206,7 @@ pub(super) fn by_winograd<T: Real>(
     x: &[T],
     w: &[T],
     y: &mut [T],
+    told: Option<Told<T>>,
 ) {
     let stride = dims.stride[0];
     let job = winograd::Correlation {
@@ -194,6 +222,7 @@ pub(super) fn by_winograd<T: Real>(
         out,
         cols: dims.co,
         y: SendPtr::new(y),
+        told,
     };
     // SAFETY: y has exactly n x oh x ow x co elements (checked by the caller), and is ours alone.
     unsafe { job.run(winograd::taps(dims), points, par) }

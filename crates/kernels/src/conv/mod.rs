@@ -20,11 +20,13 @@ mod weight_positions;
 mod window;
 mod winograd;
 
-pub(crate) use forward::{comes_by_images, conv, conv_by_images};
+pub(crate) use forward::{comes_by_images, conv, conv_by_images, conv_told, is_told};
 pub(crate) use input_grad::conv_input_grad;
 pub use on_demand::OnDemand;
 pub(crate) use on_demand::Reader;
 pub(crate) use weight_grad::{conv_weight_grad, conv_weight_grad_of, goes_by_images};
+
+use crate::par::SendPtr;
 
 /// The shape of a convolution: x `[n, h, w, ci]`, weights `[kh, kw, ci / groups, co]`, y `[n, oh, ow, co]`.
 ///
@@ -101,6 +103,9 @@ impl ConvDims {
         self.n * out[0] * out[1] * self.taps() * self.group_ci() * self.co
     }
 }
+
+/// Told which pixels of a result, over all images, are written, `[first, last)`, on whatever thread wrote them, and where the result begins.
+type Told<'a, T> = &'a (dyn Fn(SendPtr<T>, [usize; 2]) + Sync);
 
 /// Multiply-adds below which a pass stays on one thread: about 30 us of arithmetic, a few times what it costs to wake the pool.
 const PAR_WORK: usize = 1 << 20;

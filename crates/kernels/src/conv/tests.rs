@@ -61,7 +61,7 @@ fn run<T: Real>(isa: Isa, par: Par, d: &ConvDims, x: &[f64], w: &[f64], g: &[f64
     let junk = T::from_f64(f64::NAN);
     let [mut y, mut dx, mut dw] = [g.len(), x.len(), w.len()].map(|len| vec![junk; len]);
     let out = d.check("test", x.len(), w.len(), g.len());
-    forward(kernels, par, d, out, &x, &w, &mut y);
+    forward(kernels, par, d, out, &x, &w, &mut y, None);
     input_grad(kernels, par, d, out, &g, &w, &mut dx);
     weight_grad(kernels, par, d, out, &x, &g, &mut dw);
     [y, dx, dw]

@@ -9,6 +9,7 @@ use super::tiles::{Block, Grid, Tiling};
 use super::transform::{Emit, Gather, Planes};
 use super::{LARGE, Phase, Points, for_each_piece, gap, tile_block};
 use crate::Real;
+use crate::conv::Told;
 use crate::conv::window::Images;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
 use crate::par::{Par, SendPtr, for_each_range};
@@ -46,6 +47,8 @@ pub(in crate::conv) struct Correlation<'a, T: 'static> {
     pub(in crate::conv) out: [usize; 2],
     pub(in crate::conv) cols: usize,
     pub(in crate::conv) y: SendPtr<T>,
+    /// Hears of the pixels, if all of them are written.
+    pub(in crate::conv) told: Option<Told<'a, T>>,
 }
 
 impl<T: Real> Correlation<'_, T> {
@@ -111,6 +114,7 @@ impl<T: Real> Correlation<'_, T> {
                         [i, i + 1, if i + 1 < last { i + 2 } else { i + 1 }].map(|i| (i * block).min(total));
                     // SAFETY: tiles are disjoint parts of y; the rest is the caller's word.
                     unsafe { self.block::<M, N>(tiling, [first, last, next], u, plane) }
+                    self.tell::<M>(&Block::new(tiling, [first, last]));
                 }
             });
         });
@@ -171,6 +175,7 @@ impl<T: Real> Correlation<'_, T> {
                 let block = Block::new(tiling, [i, i + 1].map(|i| i * total / blocks));
                 // SAFETY: tiles are disjoint parts of y; the rest is the caller's word.
                 unsafe { self.large_block::<K, M, N>(&block, chunk) }
+                self.tell::<M>(&block);
             }
         });
     }
@@ -306,6 +311,13 @@ impl<T: Real> Correlation<'_, T> {
         };
         // SAFETY: passed on.
         unsafe { job.run::<Output, Output, N, N, M, M>(self.kernels.isa) }
+    }
+
+    /// That the pixels of a block are written.
+    fn tell<const M: usize>(&self, block: &Block) {
+        if let Some(told) = self.told {
+            self.result::<M>().runs(block, |pixels| told(self.y, pixels));
+        }
     }
 
     /// The tiles of the image that a phase reads.

@@ -15,7 +15,7 @@ fn run<T: Real>(isa: Isa, par: Par, points: Points, d: &ConvDims, [x, w, g]: [&[
     let junk = T::from_f64(f64::NAN);
     let [mut y, mut dx, mut dw] = [g.len(), x.len(), w.len()].map(|len| vec![junk; len]);
     let out = d.out_hw().unwrap();
-    forward::by_winograd(kernels, par, d, out, points, &x, &w, &mut y);
+    forward::by_winograd(kernels, par, d, out, points, &x, &w, &mut y, None);
     input_grad::by_winograd(kernels, par, d, out, points, &g, &w, &mut dx);
     weight_grad::by_winograd(kernels, par, d, out, points, &x, &g, &mut dw);
     [y, dx, dw]
@@ -169,7 +169,7 @@ fn errors(d: &ConvDims) -> [[f64; 3]; 3] {
     let out = d.out_hw().unwrap();
     // In f64 the plain passes are exact enough whichever way they take, as another test says.
     let mut want = [vec![0.0; g.len()], vec![0.0; x.len()], vec![0.0; w.len()]];
-    forward::forward(kernels(), Par::Rayon, d, out, &x, &w, &mut want[0]);
+    forward::forward(kernels(), Par::Rayon, d, out, &x, &w, &mut want[0], None);
     input_grad::input_grad(kernels(), Par::Rayon, d, out, &g, &w, &mut want[1]);
     weight_grad::weight_grad(kernels(), Par::Rayon, d, out, &x, &g, &mut want[2]);
     let isa = crate::simd::isa();

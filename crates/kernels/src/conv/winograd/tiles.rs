@@ -177,6 +177,29 @@ impl Grid {
         [row(first, 0), row(last - 1, side * self.stride)]
     }
 
+    /// Calls `f` with runs of pixels, over all images, `[first, last)`, which together are those of a block's tiles; these cover the images from their first
+    /// pixel on, without a gap.
+    pub(super) fn runs(&self, &Block { tiling, range: [mut first, last], .. }: &Block, mut f: impl FnMut([usize; 2])) {
+        let [h, w] = self.hw;
+        while first < last {
+            let (image, [row, col]) = tiling.tile(first);
+            // As far as the row of tiles goes.
+            let some = (tiling.tiles[1] - col).min(last - first);
+            let corner = |tile| {
+                let [row, col] = self.pixel(&tiling, tile);
+                [h.min(row as usize), w.min(col as usize)]
+            };
+            let ([top, left], [bottom, right]) = (corner([row, col]), corner([row + 1, col + some]));
+            let at = |row: usize, col: usize| (image * h + row) * w + col;
+            if right - left == w {
+                f([at(top, 0), at(bottom, 0)]);
+            } else {
+                (top..bottom).for_each(|row| f([at(row, left), at(row, right)]));
+            }
+            first += some;
+        }
+    }
+
     /// Calls `f` for each of `F x G` pixels of a tile: its place in the tile, and its index in the image if it lies inside; the last ones of a short tile
     /// are not its own.
     #[inline(always)]
@@ -235,6 +258,14 @@ mod tests {
                 }
             }
             prop_assert!(owners.iter().all(|&owners| owners == 1), "{owners:?}");
+            // Blocks of tiles share out pixels by runs, too.
+            let mut told = vec![0; owners.len()];
+            let middle = (low * total as f64) as usize;
+            for range in [[0, middle], [middle, total]] {
+                let tell = |[first, last]: [usize; 2]| told[first..last].iter_mut().for_each(|times| *times += 1);
+                grid.runs(&Block::new(tiling, range), tell);
+            }
+            prop_assert!(told.iter().all(|&times| times == 1), "{told:?}");
             // Every tile of a block has one row, and those with a value at infinity are neighbours.
             let at = |part: f64, [low, high]: [usize; 2]| low + (part * (high - low) as f64) as usize;
             let first = at(low, [0, total]);

@@ -136,7 +136,7 @@ fn what_the_rule_takes_is_what_runs() {
     let by_strided = run::<f32>(isa, Par::Seq, &d, [&x, &w, &g]);
     let [x, w, g] = [x, w, g].map(|v| v.into_iter().map(|v| v as f32).collect::<Vec<f32>>());
     let [mut y, mut dx, mut dw] = [g.len(), x.len(), w.len()].map(|len| vec![0.0; len]);
-    forward::forward(kernels, Par::Seq, &d, out, &x, &w, &mut y);
+    forward::forward(kernels, Par::Seq, &d, out, &x, &w, &mut y, None);
     input_grad::input_grad(kernels, Par::Seq, &d, out, &g, &w, &mut dx);
     conv_weight_grad(kernels, Par::Seq, &d, out, &x, &g, &mut dw);
     assert_eq!(y == by_strided[0], chosen(Pass::Forward));

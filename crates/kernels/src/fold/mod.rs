@@ -5,12 +5,15 @@
 //! results are summed again. The error of a sum of n terms is therefore at most about `RUN + 64 + 2 log2 n` units of
 //! roundoff times the sum of magnitudes (a plain loop: n units).
 
-use crate::conv::OnDemand;
 use crate::par::{self, Par, SendPtr};
 use crate::real::Real;
 use crate::scratch::{self, Slot};
 use crate::simd::{Kernel, Simd, dispatch};
-use crate::term::{Centered, MAX_WIDTH, Params, Plain, Term, line, width};
+use crate::term::{MAX_WIDTH, Params, Plain, Term, line, width};
+
+mod moments;
+
+pub(crate) use moments::{has_blocks, line_moments, moments, moments_behind, moments_of};
 
 /// Rows that are added in a row into one set of accumulators.
 pub(crate) const RUN: usize = 64;
@@ -54,40 +57,6 @@ pub(crate) fn fold<T: Real, P: Term<T, N>, const N: usize>(
     });
 }
 
-/// The means over r and the biased variances around them, both `[A, K]`; NaN where R is 0.
-///
-/// Blocks look at their data twice, while it is in the cache, and are joined by the formula of Chan, Golub and LeVeque ("Updating formulae and a pairwise
-/// algorithm for computing sample variances", 1979), so that a large mean costs no accuracy.
-pub(crate) fn moments<T: Real>(par: Par, x: &[T], [a, r, k]: [usize; 3], mean: &mut [T], variance: &mut [T]) {
-    if r == 0 {
-        mean.fill(T::from_f64(f64::NAN));
-        variance.fill(T::from_f64(f64::NAN));
-        return;
-    }
-    if a == 0 || k == 0 {
-        return;
-    }
-    moments_by(par, Moments(x), &Blocks::new(a, r, k), mean, variance);
-}
-
-/// [`moments`] over all pixels of a convolution, each block of which is computed where it is looked at.
-pub(crate) fn moments_of<T: Real>(par: Par, x: &OnDemand<'_, T>, mean: &mut [T], variance: &mut [T]) {
-    let blocks = Blocks::new(1, x.pixels(), x.channels());
-    moments_by(par, MomentsOf(x), &blocks, mean, variance);
-}
-
-fn moments_by<T: Real>(par: Par, job: impl Job<T, 2>, blocks: &Blocks, mean: &mut [T], variance: &mut [T]) {
-    if blocks.per_a == 1 {
-        return blocks.run(par, job, [mean, variance]);
-    }
-    let partial = blocks.a * blocks.per_a * blocks.k;
-    scratch::with(Slot::Spare, 2 * partial, |scratch| {
-        let (means, variances) = scratch.split_at_mut(partial);
-        blocks.run(par, job, [&mut *means, &mut *variances]);
-        blocks.join(means, variances, mean, variance);
-    });
-}
-
 /// What is computed of a block of rows.
 trait Job<T: Real, const N: usize>: Copy + Send + Sync {
     fn slab<S: Simd>(self, simd: S, slab: &Slab, outs: [&mut [T]; N]);
@@ -109,87 +78,6 @@ impl<T: Real, P: Term<T, N>, const N: usize> Job<T, N> for Sums<P> {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Moments<'a, T>(&'a [T]);
-
-impl<T: Real> Job<T, 2> for Moments<'_, T> {
-    #[inline(always)]
-    fn slab<S: Simd>(self, simd: S, slab: &Slab, [mean, variance]: [&mut [T]; 2]) {
-        let factor = T::from_f64(1.0 / slab.rows as f64);
-        slab.sum(simd, Plain(self.0), &[], [&mut *mean]);
-        mean.iter_mut().for_each(|x| *x *= factor);
-        slab.sum(simd, Centered(self.0), mean, [&mut *variance]);
-        variance.iter_mut().for_each(|x| *x *= factor);
-    }
-    #[inline(always)]
-    fn line<S: Simd>(self, simd: S, offset: usize, len: usize) -> [T; 2] {
-        line_moments(simd, self.0, offset, len, T::from_f64(1.0 / len as f64))
-    }
-}
-
-#[derive(Clone, Copy)]
-struct MomentsOf<'a, T>(&'a OnDemand<'a, T>);
-
-impl<T: Real> MomentsOf<'_, T> {
-    /// Calls `f` with some rows, computed for it.
-    fn rows<R>(&self, [first, last]: [usize; 2], f: impl FnOnce(&[T]) -> R) -> R {
-        let len = (last - first) * self.0.channels();
-        scratch::with(Slot::Images, len + self.0.room(), |scratch| {
-            let (rows, room) = scratch.split_at_mut(len);
-            self.0.reader(room).read([first, last], rows);
-            f(rows)
-        })
-    }
-}
-
-impl<T: Real> Job<T, 2> for MomentsOf<'_, T> {
-    #[inline(always)]
-    fn slab<S: Simd>(self, _: S, slab: &Slab, outs: [&mut [T]; 2]) {
-        let (first, column) = (slab.offset / slab.stride, slab.offset % slab.stride);
-        // A closure is compiled for the baseline instruction set.
-        self.rows([first, first + slab.rows], |rows| {
-            dispatch(SlabMoments { rows, slab: Slab { offset: column, ..*slab }, outs });
-        });
-    }
-    #[inline(always)]
-    fn line<S: Simd>(self, _: S, offset: usize, len: usize) -> [T; 2] {
-        self.rows([offset, offset + len], |rows| dispatch(LineMoments(rows)))
-    }
-}
-
-struct LineMoments<'a, T>(&'a [T]);
-
-impl<T: Real> Kernel for LineMoments<'_, T> {
-    type Output = [T; 2];
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> [T; 2] {
-        Moments(self.0).line(simd, 0, self.0.len())
-    }
-}
-
-struct SlabMoments<'a, T> {
-    rows: &'a [T],
-    slab: Slab,
-    outs: [&'a mut [T]; 2],
-}
-
-impl<T: Real> Kernel for SlabMoments<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        Moments(self.rows).slab(simd, &self.slab, self.outs);
-    }
-}
-
-/// Mean and biased variance of `len` contiguous elements, where `factor` is 1 / `len`.
-#[inline(always)]
-pub(crate) fn line_moments<S: Simd, T: Real>(simd: S, x: &[T], offset: usize, len: usize, factor: T) -> [T; 2] {
-    let [sum] = line(simd, Plain(x), offset, len, T::ZERO);
-    let mean = sum * factor;
-    let [squares] = line(simd, Centered(x), offset, len, mean);
-    [mean, squares * factor]
-}
-
 /// `[A, R, K]` cut into blocks of at most `rows` rows.
 struct Blocks {
     a: usize,
@@ -206,6 +94,11 @@ impl Blocks {
         }
         let rows = (BLOCK / k).max(RUN);
         Self { a, r, k, rows, per_a: r.div_ceil(rows) }
+    }
+
+    /// Rows of a block; the last may have fewer.
+    fn rows_of(&self, block: usize) -> usize {
+        self.rows.min(self.r - block * self.rows)
     }
 
     /// Does the job on each block; `outs` are `[A, blocks, K]`.
@@ -227,31 +120,6 @@ impl Blocks {
         par::for_each_range(par, tasks * per_block, grain, |start, end| {
             dispatch(BlockKernel { start, end, per_block, columns, job, blocks: self, pointers });
         });
-    }
-
-    /// Joins the blocks' means and variances, each `[A, blocks, K]`, into those of all rows.
-    fn join<T: Real>(&self, means: &[T], variances: &[T], mean: &mut [T], variance: &mut [T]) {
-        let (k, per_a) = (self.k, self.per_a);
-        for a in 0..self.a {
-            let (mean, variance) = (&mut mean[a * k..][..k], &mut variance[a * k..][..k]);
-            mean.fill(T::ZERO);
-            variance.fill(T::ZERO);
-            let block = |block: usize| {
-                let weight = self.rows.min(self.r - block * self.rows) as f64 / self.r as f64;
-                (T::from_f64(weight), (a * per_a + block) * k)
-            };
-            for (weight, at) in (0..per_a).map(block) {
-                for (mean, &part) in mean.iter_mut().zip(&means[at..at + k]) {
-                    *mean += weight * part;
-                }
-            }
-            for (weight, at) in (0..per_a).map(block) {
-                for j in 0..k {
-                    let d = means[at + j] - mean[j];
-                    variance[j] += weight * (variances[at + j] + d * d);
-                }
-            }
-        }
     }
 }
 
