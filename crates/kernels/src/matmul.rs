@@ -2,7 +2,7 @@
 
 use crate::Real;
 use crate::arena::LINE;
-use crate::microkernel::{DOT, DotTile, Kernels, ROWS, Segment, Tile, kernels};
+use crate::microkernel::{DOT, DotTile, Kernels, ROWS, Segment, Strip, kernels};
 use crate::panels::{pack, panels_len};
 use crate::par::{Par, SendPtr, for_each_chunk, for_each_range};
 use crate::scratch::{self, Slot};
@@ -240,8 +240,7 @@ struct Job<'a, T: 'static> {
     out_row: usize,
 }
 
-/// Where the rows of a tile are: from a tile's first row to that of the row `i` below the first tile, `i * tile`; within a tile from row to row; and
-/// from one k to the next.
+/// Where the rows of a are: from one tile to the next, within a tile from row to row, and from one k to the next.
 #[derive(Clone, Copy)]
 struct Rows<T> {
     first: *const T,
@@ -286,7 +285,7 @@ impl<T: Real> Job<'_, T> {
     /// The rows of a from `row` and `k` on, where they lie.
     fn rows(&self, row: usize, k: usize) -> Rows<T> {
         let first = self.a[row * self.a_row + k * self.a_step..].as_ptr();
-        Rows { first, tile: self.a_row, row: self.a_row, step: self.a_step }
+        Rows { first, tile: ROWS * self.a_row, row: self.a_row, step: self.a_step }
     }
 
     /// All tiles of a column of tiles, for a range of k; a and b begin at the first of them.
@@ -294,22 +293,20 @@ impl<T: Real> Job<'_, T> {
     fn column(&self, rows: [usize; 2], col: usize, width: usize, ks: [usize; 2], a: Rows<T>, b: &[T], b_row: usize) {
         let len = ks[1] - ks[0];
         assert!((len - 1) * b_row + width <= b.len());
-        let segments = [Segment { a: 0, b: 0, len }];
-        for i in (rows[0]..rows[1]).step_by(ROWS) {
-            let r = (rows[1] - i).min(ROWS);
-            let first = a.first.wrapping_add((i - rows[0]) * a.tile);
-            let tile = Tile {
-                a: std::array::from_fn(|d| first.wrapping_add(d.min(r - 1) * a.row)),
-                a_step: a.step as isize,
-                b: b.as_ptr(),
-                b_step: b_row as isize,
-                segments: &segments,
-                c: std::array::from_fn(|d| self.out.get().wrapping_add((i + d.min(r - 1)) * self.out_row + col)),
-                add: ks[0] > 0,
-            };
-            // SAFETY: a's rows hold these k under their strides, b was checked above, and ranges of out are disjoint.
-            unsafe { self.kernels.tile(r, width, &tile) }
-        }
+        let strip = Strip {
+            a: a.first,
+            a_row: a.row,
+            a_tile: a.tile,
+            a_step: a.step as isize,
+            b: b.as_ptr(),
+            b_step: b_row as isize,
+            segments: &[Segment { a: 0, b: 0, len }],
+            c: self.out.get().wrapping_add(rows[0] * self.out_row + col),
+            c_row: self.out_row,
+            add: ks[0] > 0,
+        };
+        // SAFETY: a's rows hold these k under their strides, b was checked above, and ranges of out are disjoint.
+        unsafe { self.kernels.strip(rows[1] - rows[0], width, &strip) }
     }
 
     /// Panels of b are copied so that a tile reads them as one stream, and so are the rows of a transposed a.
@@ -349,7 +346,7 @@ impl<T: Real> Job<'_, T> {
         }
         scratch::with::<T, _>(Slot::Window, (last - first).next_multiple_of(ROWS) * len, |packed| {
             self.pack_rows([first, last], ks, packed);
-            sweep(Rows { first: packed.as_ptr(), tile: len, row: 1, step: ROWS });
+            sweep(Rows { first: packed.as_ptr(), tile: ROWS * len, row: 1, step: ROWS });
         });
     }
 

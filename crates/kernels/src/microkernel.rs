@@ -47,6 +47,26 @@ pub(crate) struct Tile<'a, T> {
     pub(crate) add: bool,
 }
 
+/// Tiles one below the other, whose rows are evenly spaced.
+pub(crate) struct Strip<'a, T> {
+    /// The first row of A at offset 0.
+    pub(crate) a: *const T,
+    /// From one row of a tile to the next in A, and from one tile to the next.
+    pub(crate) a_row: usize,
+    pub(crate) a_tile: usize,
+    /// From one k to the next in A.
+    pub(crate) a_step: isize,
+    /// See [`Tile`].
+    pub(crate) b: *const T,
+    pub(crate) b_step: isize,
+    pub(crate) segments: &'a [Segment],
+    /// Where the first row of the result goes, and from one row to the next; columns are contiguous.
+    pub(crate) c: *mut T,
+    pub(crate) c_row: usize,
+    /// Add to what is there instead of overwriting it.
+    pub(crate) add: bool,
+}
+
 /// A tile of dot products, at most [`DOT`] x [`DOT`].
 pub(crate) struct DotTile<'a, T> {
     /// Each row of A at offset 0; contiguous along k.
@@ -85,8 +105,45 @@ impl<T: Real> Kernels<T> {
     pub(crate) unsafe fn tile(&self, rows: usize, cols: usize, tile: &Tile<T>) {
         debug_assert!((1..=ROWS).contains(&rows) && (1..=self.wide).contains(&cols));
         // SAFETY: the caller vouches for the memory, the table for the instruction set.
-        unsafe {
-            self.tile[rows - 1][(cols - 1) / self.lanes][usize::from(cols.is_multiple_of(self.lanes))](tile, cols)
+        unsafe { self.tile_of(rows, cols)(tile, cols) }
+    }
+
+    /// What computes a tile of so many rows and columns.
+    #[inline]
+    fn tile_of(&self, rows: usize, cols: usize) -> TileFn<T> {
+        // A register has a power of two of lanes; to divide would take as long as a short sum.
+        let (registers, rest) = ((cols - 1) >> self.lanes.trailing_zeros(), cols & (self.lanes - 1));
+        self.tile[rows - 1][registers][usize::from(rest == 0)]
+    }
+
+    /// Computes the first `rows` rows and `cols` columns of a strip, tile by tile.
+    ///
+    /// # Safety
+    /// As [`Kernels::tile`] for each of its tiles, but that there may be any number of rows.
+    #[inline]
+    pub(crate) unsafe fn strip(&self, mut rows: usize, cols: usize, strip: &Strip<T>) {
+        debug_assert!((1..=self.wide).contains(&cols));
+        let &Strip { a, a_row, a_tile, a_step, b, b_step, segments, c, c_row, add } = strip;
+        let mut tile = Tile {
+            a: std::array::from_fn(|i| a.wrapping_add(i * a_row)),
+            a_step,
+            b,
+            b_step,
+            segments,
+            c: std::array::from_fn(|i| c.wrapping_add(i * c_row)),
+            add,
+        };
+        let whole = self.tile_of(ROWS, cols);
+        while rows >= ROWS {
+            // SAFETY: the caller vouches for the memory, the table for the instruction set.
+            unsafe { whole(&tile, cols) }
+            tile.a.iter_mut().for_each(|a| *a = a.wrapping_add(a_tile));
+            tile.c.iter_mut().for_each(|c| *c = c.wrapping_add(ROWS * c_row));
+            rows -= ROWS;
+        }
+        if rows > 0 {
+            // SAFETY: as above; rows beyond are not accessed.
+            unsafe { self.tile(rows, cols, &tile) }
         }
     }
 

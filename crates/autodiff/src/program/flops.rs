@@ -35,7 +35,9 @@ fn multiply_adds(instr: &Instr, out: Shape) -> usize {
     let taps = |weights: &[usize]| weights[..3].iter().product::<usize>();
     let prim = match &instr.op {
         Op::Prim(prim) => prim,
-        Op::ConvStatistics { dims, .. } | Op::FusedConv { dims, .. } | Op::FusedWeightGrad { dims, .. } => return of_dims(dims),
+        Op::ConvStatistics { dims, .. } | Op::FusedConv { dims, .. } | Op::FusedWeightGrad { dims, .. } => {
+            return of_dims(dims);
+        }
         Op::Statistics { .. } | Op::Coefficients { .. } | Op::Step(_) | Op::Fused { .. } => return 0,
     };
     match prim {

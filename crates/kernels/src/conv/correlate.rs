@@ -276,19 +276,17 @@ impl<T: Real> Correlation<'_, T> {
             for (panel, col) in (0..self.cols).step_by(self.kernels.wide).enumerate() {
                 let cols = (self.cols - col).min(self.kernels.wide);
                 let weights = self.weights.tile(group, panel);
-                self.for_each_tile(block, |rows, a, c| {
-                    let tile = Tile {
-                        a: a.map(|p| p.wrapping_add(group * self.depth)),
-                        a_step: 1,
-                        b: weights,
-                        b_step: self.weights.row as isize,
-                        segments,
-                        c: c.map(|p| p.wrapping_add(group * self.cols + col)),
-                        add,
-                    };
-                    // SAFETY: a cell's pixels lie in the block's rectangle and its result in `out`.
-                    unsafe { self.kernels.tile(rows, cols, &tile) }
-                });
+                let tile = Tile {
+                    a: [block.source.wrapping_add(group * self.depth); ROWS],
+                    a_step: 1,
+                    b: weights,
+                    b_step: self.weights.row as isize,
+                    segments,
+                    c: [block.out.wrapping_add(group * self.cols + col); ROWS],
+                    add,
+                };
+                // SAFETY: passed on.
+                unsafe { self.cells(block, cols, tile) }
             }
             rest = later;
             add = true;
@@ -298,24 +296,25 @@ impl<T: Real> Correlation<'_, T> {
         }
     }
 
-    /// Calls `f` with up to [`ROWS`] cells at a time: how many, where their pixels begin, where their results go. Tiles cross rows and images,
-    /// so that small maps fill them.
-    #[inline]
-    fn for_each_tile(&self, block: &Block<T>, mut f: impl FnMut(usize, [*const T; ROWS], [*mut T; ROWS])) {
+    /// Computes so many columns of all cells of a block by `tile`, whose rows are the first cell's. Tiles cross rows and images, so that small maps fill
+    /// them.
+    ///
+    /// # Safety
+    /// See [`Correlation::run`].
+    unsafe fn cells(&self, block: &Block<T>, cols: usize, mut tile: Tile<T>) {
+        let (first_source, first_out) = (tile.a[0], tile.c[0]);
         let across = self.step[1] * self.images.c;
-        let mut a = [block.source; ROWS];
-        let mut c = [block.out; ROWS];
         let mut filled = 0;
         for image in 0..block.images {
             for row in 0..block.rows {
-                let mut source = block.source.wrapping_add(image * block.image + row * self.step[0] * block.pitch);
-                let mut out = block.out.wrapping_add(image * self.out_image + row * self.out_step[0]);
+                let mut source = first_source.wrapping_add(image * block.image + row * self.step[0] * block.pitch);
+                let mut out = first_out.wrapping_add(image * self.out_image + row * self.out_step[0]);
                 for _ in 0..self.cells[1] {
-                    a[filled] = source;
-                    c[filled] = out;
+                    (tile.a[filled], tile.c[filled]) = (source, out);
                     filled += 1;
                     if filled == ROWS {
-                        f(ROWS, a, c);
+                        // SAFETY: a cell's pixels lie in the block's rectangle and its result in `out`.
+                        unsafe { self.kernels.tile(ROWS, cols, &tile) }
                         filled = 0;
                     }
                     source = source.wrapping_add(across);
@@ -324,7 +323,8 @@ impl<T: Real> Correlation<'_, T> {
             }
         }
         if filled > 0 {
-            f(filled, a, c);
+            // SAFETY: as above; rows beyond are not accessed.
+            unsafe { self.kernels.tile(filled, cols, &tile) }
         }
     }
 }

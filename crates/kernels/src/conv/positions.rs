@@ -3,7 +3,7 @@
 
 use super::correlate::{Correlation, Tap};
 use crate::Real;
-use crate::microkernel::{ROWS, Segment, Tile};
+use crate::microkernel::{ROWS, Segment, Strip};
 use crate::par::{Par, for_each_range};
 use crate::scratch::{self, Slot};
 
@@ -78,22 +78,21 @@ impl<T: Real> Correlation<'_, T> {
             let source = self.images.data.as_ptr().wrapping_add(group * self.depth);
             let out = self.out_origin + cell[0] * self.out_step[0] + cell[1] * self.out_step[1];
             let out = self.out.get().wrapping_add(out + group * self.cols + col);
-            for image in (n0..n1).step_by(ROWS) {
-                let rows = (n1 - image).min(ROWS);
-                let tile = Tile {
-                    a: std::array::from_fn(|i| {
-                        source.wrapping_add((image + i.min(rows - 1)) * self.images.image_len())
-                    }),
-                    a_step: 1,
-                    b: weights,
-                    b_step: self.weights.row as isize,
-                    segments: &buffer[..count],
-                    c: std::array::from_fn(|i| out.wrapping_add((image + i.min(rows - 1)) * self.out_image)),
-                    add: false,
-                };
-                // SAFETY: the segments are pixels inside the images, and the caller vouches for the result.
-                unsafe { self.kernels.tile(rows, (self.cols - col).min(self.kernels.wide), &tile) }
-            }
+            let image = self.images.image_len();
+            let strip = Strip {
+                a: source.wrapping_add(n0 * image),
+                a_row: image,
+                a_tile: ROWS * image,
+                a_step: 1,
+                b: weights,
+                b_step: self.weights.row as isize,
+                segments: &buffer[..count],
+                c: out.wrapping_add(n0 * self.out_image),
+                c_row: self.out_image,
+                add: false,
+            };
+            // SAFETY: the segments are pixels inside the images, and the caller vouches for the result.
+            unsafe { self.kernels.strip(n1 - n0, (self.cols - col).min(self.kernels.wide), &strip) }
         });
     }
 }

@@ -6,7 +6,7 @@
 
 use super::ConvDims;
 use crate::Real;
-use crate::microkernel::{Kernels, ROWS, Segment, Tile};
+use crate::microkernel::{Kernels, ROWS, Segment, Strip};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::scratch::{self, Slot};
 use crate::transpose::{transpose, transpose_strided};
@@ -199,23 +199,22 @@ impl<T: Real> Thin<'_, T> {
         let (rows, wide) = (pixels.len() / source.c, self.kernels.wide);
         assert_eq!(out.len(), rows * columns);
         let a = pixels.as_ptr().wrapping_add(group * source.group);
-        let c = SendPtr::new(out);
         let segments = [Segment { a: 0, b: 0, len: source.group }];
         for col in (0..columns).step_by(wide) {
-            for i in (0..rows).step_by(ROWS) {
-                let r = (rows - i).min(ROWS);
-                let tile = Tile {
-                    a: std::array::from_fn(|d| a.wrapping_add((i + d.min(r - 1)) * source.c)),
-                    a_step: 1,
-                    b: weights.as_ptr().wrapping_add(col),
-                    b_step: columns as isize,
-                    segments: &segments,
-                    c: std::array::from_fn(|d| c.get().wrapping_add((i + d.min(r - 1)) * columns + col)),
-                    add: false,
-                };
-                // SAFETY: row i of the pixels has the group's channels, the weights `columns` for each, and out `columns` for each pixel.
-                unsafe { self.kernels.tile(r, (columns - col).min(wide), &tile) }
-            }
+            let strip = Strip {
+                a,
+                a_row: source.c,
+                a_tile: ROWS * source.c,
+                a_step: 1,
+                b: weights.as_ptr().wrapping_add(col),
+                b_step: columns as isize,
+                segments: &segments,
+                c: out.as_mut_ptr().wrapping_add(col),
+                c_row: columns,
+                add: false,
+            };
+            // SAFETY: row i of the pixels has the group's channels, the weights `columns` for each, and out `columns` for each pixel.
+            unsafe { self.kernels.strip(rows, (columns - col).min(wide), &strip) }
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::weight_grad::Product;
 use super::window::Images;
 use crate::Real;
-use crate::microkernel::{ROWS, Segment, Tile};
+use crate::microkernel::{ROWS, Segment, Strip};
 use crate::panels::panels_len;
 use crate::par::SendPtr;
 use crate::scratch::{self, Slot};
@@ -89,23 +89,20 @@ impl<T: Real> Product<'_, T> {
                 let [first, last] = [range[0].max(tap * ci), range[1].min((tap + 1) * ci)];
                 for (i, col) in (0..co).step_by(self.kernels.wide).enumerate() {
                     let columns = if self.groups == 1 { i * panel } else { group * co + col };
-                    for row in (first..last).step_by(ROWS) {
-                        let rows = (last - row).min(ROWS);
-                        let channel = group * ci + row - tap * ci;
-                        let tile = Tile {
-                            a: std::array::from_fn(|i| x.as_ptr().wrapping_add(channel + i.min(rows - 1))),
-                            a_step: self.x.c as isize,
-                            b: g.as_ptr().wrapping_add(columns),
-                            b_step: wide as isize,
-                            segments: &buffer[..count],
-                            c: std::array::from_fn(|i| {
-                                dw.get().wrapping_add((row + i.min(rows - 1)) * self.g.c + group * co + col)
-                            }),
-                            add: n0 > 0,
-                        };
-                        // SAFETY: the segments are positions inside, `len` images of each were copied, and the caller vouches for dw.
-                        unsafe { self.kernels.tile(rows, (co - col).min(self.kernels.wide), &tile) }
-                    }
+                    let strip = Strip {
+                        a: x.as_ptr().wrapping_add(group * ci + first - tap * ci),
+                        a_row: 1,
+                        a_tile: ROWS,
+                        a_step: self.x.c as isize,
+                        b: g.as_ptr().wrapping_add(columns),
+                        b_step: wide as isize,
+                        segments: &buffer[..count],
+                        c: dw.get().wrapping_add(first * self.g.c + group * co + col),
+                        c_row: self.g.c,
+                        add: n0 > 0,
+                    };
+                    // SAFETY: the segments are positions inside, `len` images of each were copied, and the caller vouches for dw.
+                    unsafe { self.kernels.strip(last - first, (co - col).min(self.kernels.wide), &strip) }
                 }
             }
         });

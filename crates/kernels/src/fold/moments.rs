@@ -73,7 +73,10 @@ pub(crate) fn moments_behind<T: Real>(
             let (means, variances) = scratch.split_at_mut(count * k);
             let outs = [&mut *means, &mut *variances].map(SendPtr::new);
             write(&Behind { blocks: &blocks, missing, outs });
-            assert!(missing.iter().all(|rows| rows.load(Ordering::Acquire) == 0), "moments behind: rows without a word");
+            assert!(
+                missing.iter().all(|rows| rows.load(Ordering::Acquire) == 0),
+                "moments behind: rows without a word"
+            );
             blocks.join(means, variances, mean, variance);
         });
     });
@@ -229,4 +232,3 @@ impl Blocks {
         }
     }
 }
-

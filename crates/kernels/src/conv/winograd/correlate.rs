@@ -11,7 +11,7 @@ use super::{LARGE, Phase, Points, for_each_piece, gap, tile_block};
 use crate::Real;
 use crate::conv::Told;
 use crate::conv::window::Images;
-use crate::microkernel::{Kernels, ROWS, Segment, Tile};
+use crate::microkernel::{Kernels, ROWS, Segment, Strip};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::prefetch::prefetch;
 use crate::scratch::{self, Slot};
@@ -392,20 +392,19 @@ impl<T: Real> Correlation<'_, T> {
         let count = v.len() / row;
         assert!(v.len() == count * row && depth <= row);
         assert!(cols <= self.row() && u.len() >= (depth - 1) * self.row() + cols);
-        let segments = [Segment { a: 0, b: 0, len: depth }];
-        for t in (0..count).step_by(ROWS) {
-            let rows = (count - t).min(ROWS);
-            let tile = Tile {
-                a: std::array::from_fn(|i| v.as_ptr().wrapping_add((t + i.min(rows - 1)) * row)),
-                a_step: 1,
-                b: u.as_ptr(),
-                b_step: self.row() as isize,
-                segments: &segments,
-                c: std::array::from_fn(|i| z.wrapping_add((t + i.min(rows - 1)) * cols)),
-                add,
-            };
-            // SAFETY: `count` rows of v and `depth` rows of u (checked above); the caller vouches for z.
-            unsafe { self.kernels.tile(rows, cols, &tile) }
-        }
+        let strip = Strip {
+            a: v.as_ptr(),
+            a_row: row,
+            a_tile: ROWS * row,
+            a_step: 1,
+            b: u.as_ptr(),
+            b_step: self.row() as isize,
+            segments: &[Segment { a: 0, b: 0, len: depth }],
+            c: z,
+            c_row: cols,
+            add,
+        };
+        // SAFETY: `count` rows of v and `depth` rows of u (checked above); the caller vouches for z.
+        unsafe { self.kernels.strip(count, cols, &strip) }
     }
 }

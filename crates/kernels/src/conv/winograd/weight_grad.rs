@@ -9,7 +9,7 @@ use super::transform::{Gather, Planes};
 use super::{Phase, Points, for_each_piece, gap, tile_block};
 use crate::Real;
 use crate::conv::window::Images;
-use crate::microkernel::{Kernels, ROWS, Segment, Tile};
+use crate::microkernel::{Kernels, ROWS, Segment, Strip};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::prefetch::prefetch;
 use crate::scratch::{self, Slot};
@@ -199,23 +199,21 @@ impl<T: Real> WeightGrad<'_, T> {
         assert!(v.len() == len * rows && q.len() == len * cols);
         let segments = [Segment { a: 0, b: 0, len }];
         for col in (0..cols).step_by(self.kernels.wide) {
-            for first in (0..rows).step_by(ROWS) {
-                let count = (rows - first).min(ROWS);
-                let row = |i: usize| first + i.min(count - 1);
-                let tile = Tile {
-                    a: std::array::from_fn(|i| v.as_ptr().wrapping_add(row(i))),
+            for phase in 0..self.phases.len() {
+                let strip = Strip {
+                    a: v.as_ptr().wrapping_add(phase * channels),
+                    a_row: 1,
+                    a_tile: ROWS,
                     a_step: rows as isize,
                     b: q.as_ptr().wrapping_add(col),
                     b_step: cols as isize,
                     segments: &segments,
-                    c: std::array::from_fn(|i| {
-                        let (phase, c) = (row(i) / channels, row(i) % channels);
-                        sum.wrapping_add((phase * self.x.c + c) * self.g.c + col)
-                    }),
+                    c: sum.wrapping_add(phase * self.x.c * self.g.c + col),
+                    c_row: self.g.c,
                     add,
                 };
                 // SAFETY: `len` tiles of v and q (checked above); the caller vouches for the sum.
-                unsafe { self.kernels.tile(count, (cols - col).min(self.kernels.wide), &tile) }
+                unsafe { self.kernels.strip(channels, (cols - col).min(self.kernels.wide), &strip) }
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::conv::window::Images;
 use crate::conv::winograd::lines::Line;
 use crate::conv::winograd::tiles::Block;
 use crate::conv::winograd::transform::{Emit, Planes};
-use crate::microkernel::{Kernels, ROWS, Segment, Tile};
+use crate::microkernel::{Kernels, ROWS, Segment, Strip};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::scratch::{self, Slot};
 
@@ -262,21 +262,20 @@ impl<T: Real> Correlation<'_, T> {
         let mut product = |plane: [usize; 2], point: [usize; 2], segments: &[Segment]| {
             let [first, last] = plan.having(point).map(|tile| tile * count);
             let z = z[(plane[0] * to[1] + plane[1]) * z_plane..].as_mut_ptr();
-            for t in (first..last).step_by(ROWS) {
-                let rows = (last - t).min(ROWS);
-                let row = |i: usize| t + i.min(rows - 1);
-                let tile = Tile {
-                    a: std::array::from_fn(|i| v.as_ptr().wrapping_add(row(i) * chunk)),
-                    a_step: 1,
-                    b: u.as_ptr(),
-                    b_step: width as isize,
-                    segments,
-                    c: std::array::from_fn(|i| z.wrapping_add(row(i) * cols)),
-                    add: c0 > 0,
-                };
-                // SAFETY: the planes have these rows and u has the matrices (all checked above); the first channels have set what is added to.
-                unsafe { self.kernels.tile(rows, cols, &tile) }
-            }
+            let strip = Strip {
+                a: v.as_ptr().wrapping_add(first * chunk),
+                a_row: chunk,
+                a_tile: ROWS * chunk,
+                a_step: 1,
+                b: u.as_ptr(),
+                b_step: width as isize,
+                segments,
+                c: z.wrapping_add(first * cols),
+                c_row: cols,
+                add: c0 > 0,
+            };
+            // SAFETY: the planes have these rows and u has the matrices (all checked above); the first channels have set what is added to.
+            unsafe { self.kernels.strip(last - first, cols, &strip) }
         };
         let [of_rows, of_cols] = plan.axes.map(|axis| axis.values());
         if self.pass != Pass::Forward {

@@ -12,7 +12,7 @@ use crate::conv::window::Images;
 use crate::conv::winograd::lines::Line;
 use crate::conv::winograd::transform::Planes;
 use crate::conv::winograd::weight_grad::cuts;
-use crate::microkernel::{Kernels, ROWS, Segment, Tile};
+use crate::microkernel::{Kernels, ROWS, Segment, Strip};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::scratch::{self, Slot};
 
@@ -164,21 +164,20 @@ impl<T: Real> WeightGrad<'_, T> {
                     let segments = [Segment { a: 0, b: 0, len: (last - t).min(TILES) }];
                     let v = v[(i * values[1] + j) * v_plane + t * rows..].as_ptr();
                     let q = q[(row.point * points[1] + col.point) * q_plane + t * width..].as_ptr();
-                    for c in (0..rows).step_by(ROWS) {
-                        let count = (rows - c).min(ROWS);
-                        let row = |i: usize| c + i.min(count - 1);
-                        let tile = Tile {
-                            a: std::array::from_fn(|i| v.wrapping_add(row(i))),
-                            a_step: rows as isize,
-                            b: q,
-                            b_step: width as isize,
-                            segments: &segments,
-                            c: std::array::from_fn(|i| z.wrapping_add(row(i) * width)),
-                            add,
-                        };
-                        // SAFETY: the planes have these tiles, and z these sums (checked above), which the first product of the first block sets.
-                        unsafe { self.kernels.tile(count, cols, &tile) }
-                    }
+                    let strip = Strip {
+                        a: v,
+                        a_row: 1,
+                        a_tile: ROWS,
+                        a_step: rows as isize,
+                        b: q,
+                        b_step: width as isize,
+                        segments: &segments,
+                        c: z,
+                        c_row: width,
+                        add,
+                    };
+                    // SAFETY: the planes have these tiles, and z these sums (checked above), which the first product of the first block sets.
+                    unsafe { self.kernels.strip(rows, cols, &strip) }
                     add = true;
                 }
             }
