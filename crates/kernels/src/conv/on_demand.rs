@@ -141,26 +141,28 @@ impl<T: Real> Reader<'_, T> {
         let (ow, co) = (self.conv.out[1], dims.co);
         let (down, across) = (dims.stride[0] * self.conv.rect().size[1] * dims.ci, dims.stride[1] * dims.ci);
         let (mut row, mut column) = (first / ow, first % ow);
-        let mut a = [self.window.as_ptr(); ROWS];
+        let mut tile = Tile {
+            a: [self.window.as_ptr(); ROWS],
+            a_step: 1,
+            b: self.conv.w.as_ptr(),
+            b_step: co as isize,
+            segments: &self.segments[..dims.kernel[0]],
+            c: [y.as_mut_ptr(); ROWS],
+            add: false,
+        };
         for done in (0..last - first).step_by(ROWS) {
             let rows = (last - first - done).min(ROWS);
-            for a in &mut a[..rows] {
+            for a in &mut tile.a[..rows] {
                 *a = self.window.as_ptr().wrapping_add(row * down + column * across);
                 column += 1;
                 if column == ow {
                     (row, column) = (row + 1, 0);
                 }
             }
+            let to: [*mut T; ROWS] = std::array::from_fn(|i| y.as_mut_ptr().wrapping_add((done + i) * co));
             for col in (0..co).step_by(self.kernels.wide) {
-                let tile = Tile {
-                    a,
-                    a_step: 1,
-                    b: self.conv.w.as_ptr().wrapping_add(col),
-                    b_step: co as isize,
-                    segments: &self.segments[..dims.kernel[0]],
-                    c: std::array::from_fn(|i| y.as_mut_ptr().wrapping_add((done + i.min(rows - 1)) * co + col)),
-                    add: false,
-                };
+                tile.b = self.conv.w.as_ptr().wrapping_add(col);
+                tile.c = to.map(|to| to.wrapping_add(col));
                 // SAFETY: a pixel's taps lie in the window, which holds all that the image's pixels read; w has a row for each term, and y one
                 // for each pixel (`OnDemand::new` and `read` checked the lengths).
                 unsafe { self.kernels.tile(rows, (co - col).min(self.kernels.wide), &tile) }
