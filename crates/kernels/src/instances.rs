@@ -163,8 +163,8 @@ instances! {
     /// [`statistics`] over all pixels of a convolution that is not in memory, both `[C_out]`.
     norm::statistics_of(par: Par, x: &OnDemand<'_, T>, eps: f64, mean: &mut [T], rstd: &mut [T]);
 
-    /// `y [N, OH, OW, C_out]`, as [`conv`] computes it, and its [`statistics`] over all pixels, both `[C_out]`. Panics unless
-    /// [`ConvDims::comes_with_statistics`].
+    /// `y [N, OH, OW, C_out]`, as [`conv`] computes it, and its [`statistics`] over all pixels, both `[C_out]`. Panics if a length does
+    /// not fit, or unless [`ConvDims::comes_with_statistics`].
     norm::conv_statistics(
         par: Par,
         dims: &ConvDims,

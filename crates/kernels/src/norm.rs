@@ -3,7 +3,7 @@
 //! Batch norm is `[1, N*H*W, C]`, layer norm `[N, D, 1]`, instance norm `[N, H*W, C]`. The variance is biased and computed from distances to the mean,
 //! so a large mean costs no accuracy.
 
-use crate::conv::{ConvDims, OnDemand, conv_told, is_told};
+use crate::conv::{ConvDims, OnDemand, conv_telling, tells};
 use crate::fold::{fold, has_blocks, line_moments, moments, moments_behind, moments_of};
 use crate::par::{self, Par};
 use crate::real::Real;
@@ -114,9 +114,10 @@ pub(crate) fn statistics_of<T: Real>(par: Par, x: &OnDemand<'_, T>, eps: f64, me
 }
 
 impl ConvDims {
-    /// Whether [`crate::conv_statistics`] can take such a convolution: its pixels are many, and written some rows or images at a time.
+    /// Whether [`crate::conv_statistics`] can take such a convolution: its pixels are many, and
+    /// written some rows, images or tiles at a time.
     pub fn comes_with_statistics<T: Real>(&self) -> bool {
-        self.out_hw().is_some_and(|[h, w]| has_blocks([self.n * h * w, self.co])) && is_told::<T>(self)
+        self.out_hw().is_some_and(|[h, w]| has_blocks([self.n * h * w, self.co])) && tells::<T>(self)
     }
 }
 
@@ -141,7 +142,7 @@ pub(crate) fn conv_statistics<T: Real>(
     assert!(mean.len() == c && rstd.len() == c, "conv_statistics of {c} columns");
     moments_behind([y.len() / c, c], mean, rstd, |behind| {
         // SAFETY: the convolution tells each pixel of y once, and does not touch it any more.
-        conv_told(par, dims, x, w, y, &|y, pixels| unsafe { behind.rows(y, pixels) });
+        conv_telling(par, dims, x, w, y, &|y, pixels| unsafe { behind.rows(y, pixels) });
     });
     invert(rstd, eps);
 }

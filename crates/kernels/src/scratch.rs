@@ -15,7 +15,7 @@ pub(crate) enum Slot {
     Panels,
     /// Taps of a convolution.
     Taps,
-    /// Lists of segments.
+    /// Lists of segments, and counters.
     Index,
     /// Results before they are added up.
     Spare,

@@ -4,8 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use metaforge_kernels::{
-    Binary, Par, Unary, argmax_rows, binary, copy_strided, gather, log_softmax_rows, normalize, normalize_grad, rstd,
-    scatter_add, select, sum_axes, unary, unary_assign, uniform,
+    Binary, ConvDims, Par, Unary, argmax_rows, binary, conv_statistics, copy_strided, gather, log_softmax_rows,
+    normalize, normalize_grad, rstd, scatter_add, select, sum_axes, unary, unary_assign, uniform,
 };
 
 thread_local! {
@@ -37,6 +37,18 @@ fn kernels_do_not_allocate_after_the_first_call() {
     let n = r * c;
     let (mut x, mut out, mut row) = (vec![0.0f32; n], vec![0.0f32; n], vec![0.0f32; r]);
     let (mut index, par) = (vec![0u32; r], Par::Seq);
+    let layer = ConvDims {
+        n: 20,
+        hw: [14, 14],
+        ci: 20,
+        co: 64,
+        kernel: [3, 3],
+        stride: [1, 1],
+        pad: [[1, 1], [1, 1]],
+        dilation: [1, 1],
+        groups: 1,
+    };
+    let (mut y, [mut mean, mut scale]) = (vec![0.0; 20 * 14 * 14 * 64], [[0.0; 64]; 2]);
     let mut all = || {
         uniform([1, 2], &mut x);
         unary(par, Unary::Tanh, &x, &mut out);
@@ -56,6 +68,8 @@ fn kernels_do_not_allocate_after_the_first_call() {
         copy_strided(par, &x, 0, &[1, c as isize], &[c, r], &mut out, 0, &[r as isize, 1]);
         gather(par, &x, &index, 1, r, r, c, &mut out);
         scatter_add(par, &x, &index, 1, r, r, c, &mut out);
+        let (image, weights) = (&x[..20 * 14 * 14 * 20], &x[..9 * 20 * 64]);
+        conv_statistics(par, &layer, image, weights, 1e-5, &mut y, &mut mean, &mut scale);
     };
     all();
     let before = COUNT.get();

@@ -1,7 +1,7 @@
 //! The driver of the forward pass and of the input gradient: for each cell of a grid, the sum over taps and channels of a source pixel
 //! times a weight, written to a pixel of the result.
 
-use super::Told;
+use super::Listener;
 use super::window::{Images, Rect};
 use crate::Real;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
@@ -84,8 +84,8 @@ pub(super) struct Correlation<'a, T: 'static> {
     pub(super) out_origin: usize,
     pub(super) out_image: usize,
     pub(super) out_step: [usize; 2],
-    /// Hears of the pixels, if the result is one of these, without a gap, and they do not go by position.
-    pub(super) told: Option<Told<'a, T>>,
+    /// Hears of the pixels, if the result has one for each cell, in that order and without a gap, and they do not go by position.
+    pub(super) listener: Option<Listener<'a, T>>,
 }
 
 /// What the tiles of a block share.
@@ -107,7 +107,7 @@ impl<T: Real> Correlation<'_, T> {
     ///
     /// # Safety
     /// `out` with its origin and distances addresses `cols * groups` distinct writable elements for each cell, and nobody else
-    /// uses them meanwhile; the weights hold `depth` x `cols` elements at each tap for each group.
+    /// uses them meanwhile, but for a listener those that it heard of; the weights hold `depth` x `cols` elements at each tap for each group.
     pub(super) unsafe fn run(&self, par: Par) {
         let [rows, cols] = self.cells;
         let total = self.n * rows * cols;
@@ -134,7 +134,7 @@ impl<T: Real> Correlation<'_, T> {
         if par == Par::Rayon {
             target = target.min((total / BLOCKS).max(MIN_CELLS));
         }
-        if self.told.is_some() {
+        if self.listener.is_some() {
             // Who hears of them finds them in the cache.
             target = target.min((2 * WINDOW / (self.cols * self.groups)).max(MIN_CELLS));
         }
@@ -151,8 +151,8 @@ impl<T: Real> Correlation<'_, T> {
                 let r1 = (r0 + block_rows).min(rows);
                 // SAFETY: blocks are disjoint sets of cells; the rest is the caller's word.
                 unsafe { self.block([n0, n1], [r0, r1]) }
-                if let Some(told) = self.told {
-                    told(self.out, [(n0 * rows + r0) * cols, ((n1 - 1) * rows + r1) * cols]);
+                if let Some(listener) = self.listener {
+                    listener(self.out, [(n0 * rows + r0) * cols, ((n1 - 1) * rows + r1) * cols]);
                 }
             }
         });
@@ -182,7 +182,9 @@ impl<T: Real> Correlation<'_, T> {
                 scratch::with::<T, _>(Slot::Images, (n1 - n0) * image, |y| {
                     let (n, images) = (n1 - n0, self.images.slice(n0, n1));
                     // SAFETY: `y` has all elements of so many images, and is ours alone; the caller vouches for the weights.
-                    unsafe { Correlation { n, images, out: SendPtr::new(y), ..*self }.by_blocks(Par::Seq) }
+                    unsafe {
+                        Correlation { n, images, out: SendPtr::new(y), listener: None, ..*self }.by_blocks(Par::Seq)
+                    }
                     take([n0, n1], y);
                 });
             }
@@ -238,11 +240,15 @@ impl<T: Real> Correlation<'_, T> {
     fn segments<'b>(&self, low: [isize; 2], pitch: usize, buffer: &'b mut [Segment]) -> &'b [Segment] {
         let c = self.images.c as isize;
         let mut count = 0;
+        let mut row = None;
         for tap in self.taps {
+            // The next row may follow by chance in one block and not in another, and a sum is cut between segments.
+            let is_beside = row.replace(tap.at[0]) == Some(tap.at[0]);
             let a = (tap.at[0] - low[0]) * pitch as isize + (tap.at[1] - low[1]) * c;
             let b = tap.row * self.weights.row as isize;
             if let Some(last) = buffer[..count].last_mut()
                 && self.groups == 1
+                && is_beside
                 && last.a + last.len as isize == a
                 && last.b + (last.len * self.weights.row) as isize == b
             {
@@ -286,7 +292,7 @@ impl<T: Real> Correlation<'_, T> {
                     add,
                 };
                 // SAFETY: passed on.
-                unsafe { self.cells(block, cols, tile) }
+                unsafe { self.sweep_tiles(block, cols, tile) }
             }
             rest = later;
             add = true;
@@ -301,7 +307,7 @@ impl<T: Real> Correlation<'_, T> {
     ///
     /// # Safety
     /// See [`Correlation::run`].
-    unsafe fn cells(&self, block: &Block<T>, cols: usize, mut tile: Tile<T>) {
+    unsafe fn sweep_tiles(&self, block: &Block<T>, cols: usize, mut tile: Tile<T>) {
         let (first_source, first_out) = (tile.a[0], tile.c[0]);
         let across = self.step[1] * self.images.c;
         let mut filled = 0;

@@ -5,7 +5,7 @@ use super::thin::{Pass, Thin, is_thin};
 use super::window::Images;
 use super::winograd::strided::{self, Plan};
 use super::winograd::{self, Phase, Points};
-use super::{ConvDims, PAR_WORK, Told};
+use super::{ConvDims, Listener, PAR_WORK};
 use crate::Real;
 use crate::microkernel::{Kernels, kernels};
 use crate::panels::{pack, panels_len};
@@ -23,26 +23,27 @@ pub(crate) fn conv<T: Real>(par: Par, dims: &ConvDims, x: &[T], w: &[T], y: &mut
     forward(kernels(), par, dims, out, x, w, y, None);
 }
 
-/// [`conv`]; `told` hears of each pixel once, when it is written and not touched any more.
+/// [`conv`], of whose pixels a listener hears, of each once.
 ///
 /// # Panics
-/// If a length does not fit, or the shape is one that goes another way (see [`is_told`]).
+/// If a length does not fit, or the shape is one that goes another way (see [`tells`]).
 #[track_caller]
-pub(crate) fn conv_told<T: Real>(par: Par, dims: &ConvDims, x: &[T], w: &[T], y: &mut [T], told: Told<T>) {
-    assert!(is_told::<T>(dims), "conv_told: {dims:?}");
-    let out = dims.check("conv_told", x.len(), w.len(), y.len());
-    let par = if dims.work(out) < PAR_WORK { Par::Seq } else { par };
-    forward(kernels(), par, dims, out, x, w, y, Some(told));
+pub(crate) fn conv_telling<T: Real>(par: Par, dims: &ConvDims, x: &[T], w: &[T], y: &mut [T], listener: Listener<T>) {
+    assert!(tells::<T>(dims), "conv_telling: {dims:?}");
+    let out = dims.check("conv_telling", x.len(), w.len(), y.len());
+    // Who listens works too.
+    let is_small = dims.work(out) < PAR_WORK && y.len() < TAKEN;
+    forward(kernels(), if is_small { Par::Seq } else { par }, dims, out, x, w, y, Some(listener));
 }
 
-/// Whether [`conv_told`] can compute such a convolution.
-pub(crate) fn is_told<T: Real>(dims: &ConvDims) -> bool {
-    let Some(out) = dims.out_hw() else { return false };
-    !is_empty(dims, out) && (matches!(way::<T>(kernels(), dims, out), Way::Winograd(_)) || is_plain::<T>(dims, out))
-}
-
-fn is_empty(dims: &ConvDims, out: [usize; 2]) -> bool {
-    [dims.n, dims.ci, dims.co, dims.hw[0], dims.hw[1], out[0], out[1], dims.groups].contains(&0)
+/// Whether [`conv_telling`] can compute such a convolution.
+pub(crate) fn tells<T: Real>(dims: &ConvDims) -> bool {
+    let Some(out) = dims.out_hw().filter(|_| !dims.is_empty()) else { return false };
+    match way::<T>(kernels(), dims, out) {
+        Way::Winograd(_) => true,
+        Way::Direct => !is_by_position::<T>(dims, out),
+        Way::Thin | Way::Strided(_) => false,
+    }
 }
 
 /// The forward pass; not every way tells of its pixels.
@@ -55,7 +56,7 @@ pub(super) fn forward<T: Real>(
     x: &[T],
     w: &[T],
     y: &mut [T],
-    told: Option<Told<T>>,
+    listener: Option<Listener<T>>,
 ) {
     if x.is_empty() || w.is_empty() || y.is_empty() {
         y.fill(T::ZERO);
@@ -67,19 +68,19 @@ pub(super) fn forward<T: Real>(
             // SAFETY: the lengths were checked by the caller, and y is ours alone.
             unsafe { job.run(par, w) }
         }
-        Way::Winograd(points) => by_winograd(kernels, par, dims, out, points, x, w, y, told),
+        Way::Winograd(points) => by_winograd(kernels, par, dims, out, points, x, w, y, listener),
         Way::Strided(plan) => by_strided(kernels, par, dims, out, plan, x, w, y),
         Way::Direct => directly(kernels, par, dims, out, x, w, SendPtr::new(y), |job| {
             // SAFETY: the lengths were checked by the caller, and y is ours alone.
-            unsafe { Correlation { told, ..job }.run(par) }
+            unsafe { Correlation { listener, ..job }.run(par) }
         }),
     }
 }
 
 /// Whether [`conv_by_images`] can compute such a convolution.
 pub(crate) fn comes_by_images<T: Real>(dims: &ConvDims) -> bool {
-    let Some(out) = dims.out_hw() else { return false };
-    !is_empty(dims, out) && are_many(dims.n, out[0] * out[1] * dims.co) && is_plain::<T>(dims, out)
+    let Some(out) = dims.out_hw().filter(|_| !dims.is_empty()) else { return false };
+    are_many(dims.n, out[0] * out[1] * dims.co) && is_plain::<T>(dims, out)
 }
 
 /// Elements of y from which on what takes them is worth several threads.
@@ -100,7 +101,7 @@ pub(crate) fn conv_by_images<T: Real>(
     assert!(comes_by_images::<T>(dims), "conv_by_images: {dims:?}");
     let Some(out) = dims.out_hw() else { unreachable!("a shape that comes by images has an output") };
     dims.check("conv_by_images", x.len(), w.len(), dims.n * out[0] * out[1] * dims.co);
-    // What takes the images works too.
+    // Who takes the images works too.
     let is_small = dims.work(out) < PAR_WORK && dims.n * out[0] * out[1] * dims.co < TAKEN;
     let par = if is_small { Par::Seq } else { par };
     // SAFETY: the weights have their length.
@@ -154,9 +155,12 @@ fn way<T: Real>(kernels: &Kernels<T>, dims: &ConvDims, out: [usize; 2]) -> Way {
 
 /// Whether each number of such a result is one sum over all taps, those on padding included, in order.
 pub(super) fn is_plain<T: Real>(dims: &ConvDims, out: [usize; 2]) -> bool {
-    let kernels = kernels::<T>();
-    matches!(way(kernels, dims, out), Way::Direct)
-        && direct(kernels, dims, out, &[], &[], SendPtr::NULL, |job| !job.is_by_position())
+    matches!(way::<T>(kernels(), dims, out), Way::Direct) && !is_by_position::<T>(dims, out)
+}
+
+/// Whether the direct way takes the images position by position.
+fn is_by_position<T: Real>(dims: &ConvDims, out: [usize; 2]) -> bool {
+    direct::<T, _>(kernels(), dims, out, &[], &[], SendPtr::NULL, |job| job.is_by_position())
 }
 
 /// Calls `f` with the direct way.
@@ -190,7 +194,7 @@ fn direct<T: Real, R>(
             out_origin: 0,
             out_image: out[0] * out[1] * dims.co,
             out_step: [out[1] * dims.co, dims.co],
-            told: None,
+            listener: None,
         })
     })
 }
@@ -206,7 +210,7 @@ pub(super) fn by_winograd<T: Real>(
     x: &[T],
     w: &[T],
     y: &mut [T],
-    told: Option<Told<T>>,
+    listener: Option<Listener<T>>,
 ) {
     let stride = dims.stride[0];
     let job = winograd::Correlation {
@@ -222,7 +226,7 @@ pub(super) fn by_winograd<T: Real>(
         out,
         cols: dims.co,
         y: SendPtr::new(y),
-        told,
+        listener,
     };
     // SAFETY: y has exactly n x oh x ow x co elements (checked by the caller), and is ours alone.
     unsafe { job.run(winograd::taps(dims), points, par) }

@@ -104,7 +104,7 @@ pub(super) fn by_winograd<T: Real>(
                 out: dims.hw,
                 cols: dims.ci,
                 y: dx,
-                told: None,
+                listener: None,
             };
             // SAFETY: dx has exactly n x h x w x ci elements (checked by the caller), and is ours alone; classes run one after the other.
             unsafe { job.run(winograd::taps(dims), points, par) }
@@ -203,7 +203,7 @@ fn class<T: Real>(
             out_origin: (first[0] * dims.hw[1] + first[1]) * dims.ci,
             out_image: dims.hw[0] * dims.hw[1] * dims.ci,
             out_step: [dims.stride[0] * dims.hw[1] * dims.ci, dims.stride[1] * dims.ci],
-            told: None,
+            listener: None,
         };
         // SAFETY: dx has exactly n x h x w x ci elements, and the weights those of every tap (both checked by the caller); classes run
         // one after the other and share no pixel.

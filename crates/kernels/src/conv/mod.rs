@@ -20,7 +20,7 @@ mod weight_positions;
 mod window;
 mod winograd;
 
-pub(crate) use forward::{comes_by_images, conv, conv_by_images, conv_told, is_told};
+pub(crate) use forward::{comes_by_images, conv, conv_by_images, conv_telling, tells};
 pub(crate) use input_grad::conv_input_grad;
 pub use on_demand::OnDemand;
 pub(crate) use on_demand::Reader;
@@ -64,6 +64,11 @@ impl ConvDims {
         Some([axis(0)?, axis(1)?])
     }
 
+    /// Whether there is no image, weight or result.
+    fn is_empty(&self) -> bool {
+        [self.n, self.ci, self.co, self.hw[0], self.hw[1], self.taps(), self.groups].contains(&0)
+    }
+
     /// Input channels of a group.
     fn group_ci(&self) -> usize {
         self.ci / self.groups
@@ -104,8 +109,9 @@ impl ConvDims {
     }
 }
 
-/// Told which pixels of a result, over all images, are written, `[first, last)`, on whatever thread wrote them, and where the result begins.
-type Told<'a, T> = &'a (dyn Fn(SendPtr<T>, [usize; 2]) + Sync);
+/// Hears which pixels of a result, over all images, are written, `[first, last)`, on whatever thread wrote them; and where the result begins, which
+/// whoever writes it has borrowed. It may read these pixels, which nobody writes to any more, from then on.
+type Listener<'a, T> = &'a (dyn Fn(SendPtr<T>, [usize; 2]) + Sync);
 
 /// Multiply-adds below which a pass stays on one thread: about 30 us of arithmetic, a few times what it costs to wake the pool.
 const PAR_WORK: usize = 1 << 20;

@@ -43,8 +43,7 @@ impl<'a, T: Real> OnDemand<'a, T> {
     /// terms, small images, many channels, and no way of its own.
     pub fn fits(dims: &ConvDims) -> bool {
         let Some(out) = dims.out_hw() else { return false };
-        let is_empty = [dims.n, dims.ci, dims.co, dims.hw[0], dims.hw[1]].contains(&0);
-        if is_empty || dims.groups != 1 || dims.dilation != [1, 1] {
+        if dims.is_empty() || dims.groups != 1 || dims.dilation != [1, 1] {
             return false;
         }
         let terms = dims.taps() * dims.ci * dims.co.next_multiple_of(kernels::<T>().lanes);

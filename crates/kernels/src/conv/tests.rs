@@ -9,6 +9,7 @@ use crate::par::pool;
 use crate::simd::Isa;
 use crate::{Par, Real};
 use proptest::prelude::*;
+use std::sync::Mutex;
 
 /// y, dx and dw by their definition, in f64.
 pub(super) fn naive(d: &ConvDims, x: &[f64], w: &[f64], g: &[f64]) -> [Vec<f64>; 3] {
@@ -54,6 +55,27 @@ pub(super) fn noise(len: usize, seed: usize) -> Vec<f64> {
         .collect()
 }
 
+/// Calls `write` with y, of `c` channels, and a listener. If that hears of any pixels, it hears of all, each once, and finds what is there in the end.
+pub(super) fn check_telling<T: Real>(y: &mut [T], c: usize, write: impl FnOnce(&mut [T], Listener<T>)) -> bool {
+    let heard = Mutex::new(Vec::new());
+    write(y, &|y, [first, last]| {
+        // SAFETY: a listener may read what it hears of.
+        let pixels = unsafe { std::slice::from_raw_parts(y.get().add(first * c), (last - first) * c) };
+        heard.lock().unwrap().push((first * c, pixels.to_vec()));
+    });
+    let mut heard = heard.into_inner().unwrap();
+    heard.sort_by_key(|&(first, _)| first);
+    let mut next = 0;
+    for (first, pixels) in &heard {
+        assert_eq!(*first, next, "pixels out of turn");
+        next += pixels.len();
+        let bytes = |x: &[T]| bytemuck::cast_slice::<T, u8>(x).to_vec();
+        assert!(bytes(pixels) == bytes(&y[*first..next]), "pixels that were written to after they were told");
+    }
+    assert!(next == 0 || next == y.len(), "pixels without a word");
+    next > 0
+}
+
 fn run<T: Real>(isa: Isa, par: Par, d: &ConvDims, x: &[f64], w: &[f64], g: &[f64]) -> [Vec<T>; 3] {
     let kernels = kernels_of::<T>(isa);
     let to = |v: &[f64]| v.iter().map(|&v| T::from_f64(v)).collect::<Vec<T>>();
@@ -61,7 +83,7 @@ fn run<T: Real>(isa: Isa, par: Par, d: &ConvDims, x: &[f64], w: &[f64], g: &[f64
     let junk = T::from_f64(f64::NAN);
     let [mut y, mut dx, mut dw] = [g.len(), x.len(), w.len()].map(|len| vec![junk; len]);
     let out = d.check("test", x.len(), w.len(), g.len());
-    forward(kernels, par, d, out, &x, &w, &mut y, None);
+    check_telling(&mut y, d.co, |y, listener| forward(kernels, par, d, out, &x, &w, y, Some(listener)));
     input_grad(kernels, par, d, out, &g, &w, &mut dx);
     weight_grad(kernels, par, d, out, &x, &g, &mut dw);
     [y, dx, dw]
@@ -157,6 +179,13 @@ fn small_maps_of_many_images() {
 fn panels_of_the_weights_are_added_up() {
     // 9 x 300 x 64 weights exceed one panel.
     check(&dims(1, 5, 300, 64, 3, 1, 1));
+}
+
+#[test]
+fn threads_change_no_bit_where_blocks_are_copied_and_others_not() {
+    // A column of cells, whose copied pixels are as wide as the taps and whose others are not, and weights of several panels.
+    let d = ConvDims { hw: [400, 6], pad: [[2, 2], [0, 0]], stride: [1, 2], ..dims(1, 0, 64, 64, 5, 1, 0) };
+    check(&d);
 }
 
 #[test]

@@ -83,8 +83,7 @@ pub(crate) fn goes_by_images<T: Real>(dims: &ConvDims) -> bool {
     let kernels = kernels::<T>();
     let Some(out) = dims.out_hw() else { return false };
     let product = Product::new(kernels, dims, out, &[], &[]);
-    let is_empty = [dims.n, dims.ci, dims.co, dims.hw[0], dims.hw[1]].contains(&0);
-    !is_empty && matches!(way(kernels, dims, out), Way::Direct) && product.parts() > 1
+    !dims.is_empty() && matches!(way(kernels, dims, out), Way::Direct) && product.parts() > 1
 }
 
 /// How a weight gradient is computed.

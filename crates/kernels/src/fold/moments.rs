@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{BLOCK, Blocks, Job, Slab};
+use super::{Blocks, Job, Slab};
 use crate::conv::OnDemand;
 use crate::par::{Par, SendPtr};
 use crate::real::Real;
@@ -45,9 +45,9 @@ fn moments_by<T: Real>(par: Par, job: impl Job<T, 2>, blocks: &Blocks, mean: &mu
     });
 }
 
-/// Whether a matrix `[R, K]` has so many blocks that its moments may be taken behind its back, and more than one column.
+/// Whether [`moments_behind`] can take those of a matrix `[R, K]`: it has several blocks, and more than one column.
 pub(crate) fn has_blocks([r, k]: [usize; 2]) -> bool {
-    k > 1 && r * k > BLOCK
+    k > 1 && Blocks::new(1, r, k).per_a > 1
 }
 
 /// [`moments`] of a matrix `[R, K]`, while `write` writes it and tells [`Behind`] which rows are done: the same bits.
@@ -73,8 +73,9 @@ pub(crate) fn moments_behind<T: Real>(
             let (means, variances) = scratch.split_at_mut(count * k);
             let outs = [&mut *means, &mut *variances].map(SendPtr::new);
             write(&Behind { blocks: &blocks, missing, outs });
+            // What other threads computed is here once `write` has waited for them.
             assert!(
-                missing.iter().all(|rows| rows.load(Ordering::Acquire) == 0),
+                missing.iter().all(|rows| rows.load(Ordering::Relaxed) == 0),
                 "moments behind: rows without a word"
             );
             blocks.join(means, variances, mean, variance);
@@ -100,6 +101,7 @@ impl<T: Real> Behind<'_, T> {
     /// # Safety
     /// x addresses the matrix; no row is told twice, and nobody writes to one that was told.
     pub(crate) unsafe fn rows(&self, x: SendPtr<T>, [mut first, last]: [usize; 2]) {
+        assert!(last <= self.blocks.r, "rows {first} to {last} of {}", self.blocks.r);
         while first < last {
             let block = first / self.blocks.rows;
             let some = last.min((block + 1) * self.blocks.rows) - first;
@@ -230,5 +232,21 @@ impl Blocks {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "without a word")]
+    fn rows_that_nobody_told_are_no_moments() {
+        let mut x = vec![1.0f64; 3000 * 64];
+        let [mut mean, mut variance] = [[0.0; 64]; 2];
+        // SAFETY: all of x is written.
+        moments_behind([3000, 64], &mut mean, &mut variance, |behind| unsafe {
+            behind.rows(SendPtr::new(&mut x), [0, 2999]);
+        });
     }
 }

@@ -9,7 +9,7 @@ use super::tiles::{Block, Grid, Tiling};
 use super::transform::{Emit, Gather, Planes};
 use super::{LARGE, Phase, Points, for_each_piece, gap, tile_block};
 use crate::Real;
-use crate::conv::Told;
+use crate::conv::Listener;
 use crate::conv::window::Images;
 use crate::microkernel::{Kernels, ROWS, Segment, Strip};
 use crate::par::{Par, SendPtr, for_each_range};
@@ -48,12 +48,13 @@ pub(in crate::conv) struct Correlation<'a, T: 'static> {
     pub(in crate::conv) cols: usize,
     pub(in crate::conv) y: SendPtr<T>,
     /// Hears of the pixels, if all of them are written.
-    pub(in crate::conv) told: Option<Told<'a, T>>,
+    pub(in crate::conv) listener: Option<Listener<'a, T>>,
 }
 
 impl<T: Real> Correlation<'_, T> {
     /// # Safety
-    /// y addresses `[n, out, cols]` writable elements, and nobody else uses those of the pixels that are written meanwhile.
+    /// y addresses `[n, out, cols]` writable elements, and nobody else uses those of the pixels that are written meanwhile, but for a
+    /// listener those that it heard of.
     pub(in crate::conv) unsafe fn run(&self, taps: usize, points: Points, par: Par) {
         // SAFETY: passed on.
         unsafe {
@@ -315,8 +316,9 @@ impl<T: Real> Correlation<'_, T> {
 
     /// That the pixels of a block are written.
     fn tell<const M: usize>(&self, block: &Block) {
-        if let Some(told) = self.told {
-            self.result::<M>().runs(block, |pixels| told(self.y, pixels));
+        if let Some(listener) = self.listener {
+            debug_assert!(self.y_stride == 1 && self.first == [0, 0]);
+            self.result::<M>().runs(block, |pixels| listener(self.y, pixels));
         }
     }
 

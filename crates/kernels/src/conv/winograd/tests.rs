@@ -1,7 +1,7 @@
 //! Every algorithm against naive loops, whatever the rule says of it; the error against f64; threads.
 
 use super::Points;
-use crate::conv::tests::{dims, naive, noise};
+use crate::conv::tests::{check_telling, dims, naive, noise};
 use crate::conv::{ConvDims, forward, input_grad, weight_grad};
 use crate::microkernel::{kernels, kernels_of};
 use crate::simd::Isa;
@@ -15,7 +15,10 @@ fn run<T: Real>(isa: Isa, par: Par, points: Points, d: &ConvDims, [x, w, g]: [&[
     let junk = T::from_f64(f64::NAN);
     let [mut y, mut dx, mut dw] = [g.len(), x.len(), w.len()].map(|len| vec![junk; len]);
     let out = d.out_hw().unwrap();
-    forward::by_winograd(kernels, par, d, out, points, &x, &w, &mut y, None);
+    let telling = check_telling(&mut y, d.co, |y, listener| {
+        forward::by_winograd(kernels, par, d, out, points, &x, &w, y, Some(listener));
+    });
+    assert!(telling, "{d:?}");
     input_grad::by_winograd(kernels, par, d, out, points, &g, &w, &mut dx);
     weight_grad::by_winograd(kernels, par, d, out, points, &x, &g, &mut dw);
     [y, dx, dw]

@@ -260,8 +260,8 @@ mod tests {
             prop_assert!(owners.iter().all(|&owners| owners == 1), "{owners:?}");
             // Blocks of tiles share out pixels by runs, too.
             let mut told = vec![0; owners.len()];
-            let middle = (low * total as f64) as usize;
-            for range in [[0, middle], [middle, total]] {
+            let [a, b] = [low, high].map(|part| (part * total as f64) as usize);
+            for range in [[0, a.min(b)], [a.min(b), a.max(b)], [a.max(b), total]] {
                 let tell = |[first, last]: [usize; 2]| told[first..last].iter_mut().for_each(|times| *times += 1);
                 grid.runs(&Block::new(tiling, range), tell);
             }

@@ -26,7 +26,7 @@ const BACK: usize = 64;
 
 /// Channels that are taken at a time, of so many.
 fn chunk(pass: Pass, channels: usize) -> usize {
-    let chunks = channels.div_ceil(if pass == Pass::Forward { FORWARD } else { BACK });
+    let chunks = channels.max(1).div_ceil(if pass == Pass::Forward { FORWARD } else { BACK });
     channels.div_ceil(chunks)
 }
 
@@ -61,7 +61,7 @@ impl<T: Real> Correlation<'_, T> {
     /// # Safety
     /// The result addresses `[n, out, cols]` writable elements, and nobody else uses them meanwhile.
     pub(in crate::conv) unsafe fn run(&self, par: Par) {
-        assert!(self.source.data.len() == self.n * self.source.image_len());
+        assert!(self.pass != Pass::WeightGrad && self.source.data.len() == self.n * self.source.image_len());
         assert!(self.w.len() == 9 * self.source.c * self.cols);
         let panels = self.cols.div_ceil(self.width());
         let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };

@@ -67,8 +67,9 @@ const BETWEEN: [Value; 8] =
 
 /// What a value of a transform costs, in registers of multiply-adds: most of it is waiting for memory.
 const TRANSFORM: usize = 32;
-/// What a transformed weight costs; every block of images makes them anew.
+/// What a transformed weight costs each block of images, which makes it anew, and the sum that a weight's gradient is collected from.
 const WEIGHT: usize = 12;
+const SUM: usize = 24;
 
 /// Images from which on there is something to share among threads.
 const IMAGES: usize = 16;
@@ -236,8 +237,11 @@ impl Plan {
         let [values, points] = [plan.values(), plan.points()].map(|[i, j]| i * j * plan.tiles());
         let transforms = values * dims.ci.div_ceil(lanes) + points * dims.co.div_ceil(lanes);
         let image = plan.products() * (pairs + ROW) + TRANSFORM * transforms;
-        let blocks = if pass == Pass::WeightGrad { 1 } else { dims.n.div_ceil(block(&plan, pass, [depth, cols])) };
-        let this = dims.n * image + blocks * WEIGHT * plan.weights().iter().product::<usize>() * pairs;
+        let weight = match pass {
+            Pass::WeightGrad => SUM,
+            _ => WEIGHT * dims.n.div_ceil(block(&plan, pass, [depth, cols])),
+        };
+        let this = dims.n * image + weight * plan.weights().iter().product::<usize>() * pairs;
         let is_handy = dims.n >= IMAGES && values * dims.ci.max(dims.co) <= LARGE;
         (is_handy && this < direct).then_some(plan)
     }

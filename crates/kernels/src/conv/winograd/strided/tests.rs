@@ -118,7 +118,9 @@ fn the_rule_takes_what_measured_faster() {
     };
     assert_eq!(worth(fourteen(64, 64, 128)), [false, true, true]);
     assert_eq!(worth(dims(64, 7, 128, 256, 3, 2, 1)), [true; 3]);
-    // Weights that few images share, too few images to share, images too large to keep, a first layer, another stride.
+    // Weights that each of many blocks makes anew.
+    assert!(!worth(dims(64, 7, 512, 4096, 3, 2, 1))[0]);
+    // Few images that share the weights, too few images to share, images too large to keep, a first layer, another stride.
     assert_eq!(worth(dims(8, 7, 128, 256, 3, 2, 1)), [false; 3]);
     assert_eq!(worth(fourteen(15, 64, 128)), [false; 3]);
     assert_eq!(worth(dims(16, 512, 128, 256, 3, 2, 1)), [false; 3]);
