@@ -1,25 +1,11 @@
 //! Statistics taken while a convolution is computed, against the convolution and the statistics one after the other, bit for bit.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+mod common;
 
+use common::{alone, bits, noise};
 use metaforge_kernels::simd::{Isa, force_isa};
 use metaforge_kernels::{ConvDims, Par, Real, conv, conv_statistics, statistics};
 use proptest::prelude::*;
-
-/// Held by a test while it forces an instruction set or compares bits.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn noise<T: Real>(len: usize, seed: u64) -> Vec<T> {
-    let number = |i: u64| (i * 7919 + seed * 104_729) % 1021;
-    (0..len as u64).map(|i| T::from_f64(number(i) as f64 / 510.5 - 1.0)).collect()
-}
-
-fn bits<T: Real>(x: &[T]) -> Vec<u64> {
-    x.iter().map(|x| x.to_f64().to_bits()).collect()
-}
 
 fn dims(n: usize, hw: [usize; 2], [ci, co]: [usize; 2], k: usize, stride: usize) -> ConvDims {
     ConvDims {

@@ -1,5 +1,8 @@
 //! Elementwise functions of two and three operands with any broadcast, against index arithmetic; sequential and parallel give the same bits.
 
+mod common;
+
+use common::bits;
 use metaforge_kernels::{Binary, Par, Real, Unary, binary, select, unary, unary_assign};
 use proptest::prelude::*;
 
@@ -64,10 +67,6 @@ fn offset(mut i: usize, shape: &[usize], strides: &[usize]) -> usize {
         i /= n;
     }
     at
-}
-
-fn bits<T: Real>(x: &[T]) -> Vec<u64> {
-    x.iter().map(|x| x.to_f64().to_bits()).collect()
 }
 
 fn check<T: Real>(op: Binary, shape: &[usize], a: &[bool], b: &[bool], c: &[bool]) {

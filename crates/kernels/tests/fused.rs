@@ -1,17 +1,12 @@
 //! Fused passes against the kernels of their steps, bit for bit, on every instruction set and for any number of threads.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+mod common;
 
+use common::alone;
 use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, Step, StepOp, Sum};
 use metaforge_kernels::simd::{Isa, force_isa};
 use metaforge_kernels::{Binary, Par, Real, Unary, Window, fused, fused_beside};
 use proptest::prelude::*;
-
-/// Held by a test while it forces an instruction set or compares bits.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Whether infinities and NaNs are among the numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]

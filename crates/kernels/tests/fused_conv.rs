@@ -1,33 +1,15 @@
 //! A pass over a convolution whose images come some at a time, against the convolution and the pass one after the other, bit for bit.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+mod common;
 
-use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, Step, StepOp};
+use common::{alone, bits, noise, step};
+use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, StepOp};
 use metaforge_kernels::simd::{Isa, force_isa};
 use metaforge_kernels::{Binary, ConvDims, OnDemand, Par, Real, Unary, conv, fused, fused_conv};
-
-fn noise<T: Real>(len: usize, seed: u64) -> Vec<T> {
-    let number = |i: u64| (i * 7919 + seed * 104_729) % 1021;
-    (0..len as u64).map(|i| T::from_f64(number(i) as f64 / 510.5 - 1.0)).collect()
-}
-
-fn step(op: StepOp, args: &[Place], out: Place) -> Step {
-    Step { op, args: args.to_vec(), out, pooled: false }
-}
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn dims(n: usize, hw: [usize; 2], [ci, co]: [usize; 2], stride: usize) -> ConvDims {
     ConvDims { n, hw, ci, co, kernel: [3, 3], stride: [stride; 2], pad: [[1, 1], [1, 1]], dilation: [1, 1], groups: 1 }
-}
-
-/// Held by a test while it forces an instruction set or compares bits.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn bits<T: Real>(x: &[T]) -> Vec<u64> {
-    x.iter().map(|x| x.to_f64().to_bits()).collect()
 }
 
 /// Bias and activation; and a product with another image of that size, which comes before it.

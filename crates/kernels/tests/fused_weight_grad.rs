@@ -1,17 +1,11 @@
 //! A weight gradient that takes its operand from a pass, image by image, against the pass and the weight gradient one after the other, bit for bit.
 
-use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, Step, StepOp};
+mod common;
+
+use common::{noise, step};
+use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, StepOp};
 use metaforge_kernels::simd::{Isa, force_isa};
 use metaforge_kernels::{Binary, ConvDims, Par, Real, conv_weight_grad, fused, fused_weight_grad};
-
-fn noise<T: Real>(len: usize, seed: u64) -> Vec<T> {
-    let number = |i: u64| (i * 7919 + seed * 104_729) % 1021;
-    (0..len as u64).map(|i| T::from_f64(number(i) as f64 / 510.5 - 1.0)).collect()
-}
-
-fn step(op: StepOp, args: &[Place], out: Place) -> Step {
-    Step { op, args: args.to_vec(), out, pooled: false }
-}
 
 fn dims(n: usize, hw: [usize; 2], ci: usize, co: usize, stride: usize) -> ConvDims {
     ConvDims { n, hw, ci, co, kernel: [3, 3], stride: [stride; 2], pad: [[1, 1], [1, 1]], dilation: [1, 1], groups: 1 }

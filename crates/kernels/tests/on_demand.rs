@@ -1,32 +1,14 @@
 //! A convolution that is computed where it is read, against the same convolution in memory, bit for bit.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+mod common;
 
-use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, Step, StepOp, Sum};
+use common::{alone, bits, noise, step};
+use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, StepOp, Sum};
 use metaforge_kernels::simd::{Isa, force_isa};
 use metaforge_kernels::{
     Binary, ConvDims, OnDemand, Par, Real, conv, fused, fused_weight_grad, statistics, statistics_of,
 };
 use proptest::prelude::*;
-
-/// Held by a test while it forces an instruction set or compares bits.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn noise<T: Real>(len: usize, seed: u64) -> Vec<T> {
-    let number = |i: u64| (i * 7919 + seed * 104_729) % 1021;
-    (0..len as u64).map(|i| T::from_f64(number(i) as f64 / 510.5 - 1.0)).collect()
-}
-
-fn bits<T: Real>(x: &[T]) -> Vec<u64> {
-    x.iter().map(|x| x.to_f64().to_bits()).collect()
-}
-
-fn step(op: StepOp, args: &[Place], out: Place) -> Step {
-    Step { op, args: args.to_vec(), out, pooled: false }
-}
 
 /// What passes, statistics and a weight gradient make of the result in memory, and of the same on demand.
 fn compare<T: Real>(dims: &ConvDims, par: Par) {

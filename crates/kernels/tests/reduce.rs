@@ -1,5 +1,8 @@
 //! Reductions, normalisation and softmax against plain `f64` loops, for both types, any shape, sequential and parallel.
 
+mod common;
+
+use common::bits;
 use metaforge_kernels::{Par, Real, argmax_rows, log_softmax_rows, normalize, normalize_grad, rstd, sum_axes};
 use proptest::prelude::*;
 
@@ -14,10 +17,6 @@ fn value(i: usize, salt: u64) -> f64 {
 
 fn fill<T: Real>(n: usize, salt: u64) -> Vec<T> {
     (0..n).map(|i| T::from_f64(value(i, salt))).collect()
-}
-
-fn bits<T: Real>(x: &[T]) -> Vec<u64> {
-    x.iter().map(|x| x.to_f64().to_bits()).collect()
 }
 
 #[track_caller]

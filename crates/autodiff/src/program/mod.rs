@@ -17,6 +17,8 @@ mod print;
 mod role;
 mod run;
 mod statistics;
+#[cfg(test)]
+mod testing;
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};

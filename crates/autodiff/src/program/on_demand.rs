@@ -73,7 +73,8 @@ fn reads_on_demand(eqn: &Eqn, y: Val, dims: &ConvDims) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Aval, Conv, DType, Key, Par, Program, Tape, Tensor, Var, Window, grad};
+    use crate::program::testing::assert_same_as_eager;
+    use crate::{Aval, Conv, DType, Key, Program, Tensor, Var, Window, grad};
 
     /// What is asked of the network below.
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,24 +130,8 @@ mod tests {
             assert!(!kept.to_string().contains("on demand") && kept.flops() == program.flops());
             let image = images * side * side * 64 * dtype.size();
             assert!(program.workspace_bytes() + image / 2 <= kept.workspace_bytes(), "{text}");
-            let tape = Tape::eager();
-            let vars: Vec<Var<'_>> = tensors.iter().map(|x| tape.var(x)).collect();
-            let eager: Vec<Tensor> = net(&vars, case).iter().map(|y| y.value()).collect();
-            let inputs: Vec<&Tensor> = tensors.iter().collect();
-            for threads in [1, 2, 3] {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let mut workspace = program.workspace();
-                pool.install(|| program.run(&mut workspace, &inputs, Par::Rayon));
-                for (i, eager) in eager.iter().enumerate() {
-                    let run = program.output(&workspace, i).to_tensor();
-                    assert!(run.bytes() == eager.bytes(), "result {i} of {case:?} on {threads} threads\n{text}");
-                }
-            }
-            // Into tensors: what is read on demand must not have gone there.
-            let mut into: Vec<Tensor> = eager.iter().map(|y| Tensor::zeros(y.shape(), dtype)).collect();
-            let mut workspace = program.workspace();
-            program.run_into(&mut workspace, &inputs, &mut into.iter_mut().collect::<Vec<_>>(), Par::Seq);
-            assert!(into.iter().zip(&eager).all(|(a, b)| a.bytes() == b.bytes()), "{case:?}\n{text}");
+            // What is read on demand must not have gone into a tensor either.
+            assert_same_as_eager(&program, &tensors, |x| net(x, case));
         }
     }
 

@@ -31,7 +31,8 @@ pub(super) fn with_convolutions(mut graph: Graph) -> Graph {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Aval, Conv, DType, Key, Par, Program, Tape, Tensor, Var, grad};
+    use crate::program::testing::assert_same_as_eager;
+    use crate::{Aval, Conv, DType, Key, Program, Tensor, Var, grad};
 
     /// Two layers with batch norm, and the gradient of the squares of the gradient, so that statistics are read at every order.
     fn net<'t>(x: &[Var<'t>]) -> Vec<Var<'t>> {
@@ -72,23 +73,7 @@ mod tests {
         let program = Program::trace(&avals, |_, x| f(x));
         let text = program.to_string();
         assert_eq!(text.matches("with statistics").count(), convolutions, "{text}");
-        let tape = Tape::eager();
-        let vars: Vec<Var<'_>> = inputs.iter().map(|x| tape.var(x)).collect();
-        let eager: Vec<Tensor> = f(&vars).iter().map(|y| y.value()).collect();
-        let inputs = inputs.each_ref();
-        for threads in [1, 2, 3] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let mut workspace = program.workspace();
-            pool.install(|| program.run(&mut workspace, &inputs, Par::Rayon));
-            for (i, eager) in eager.iter().enumerate() {
-                let run = program.output(&workspace, i).to_tensor();
-                assert!(run.bytes() == eager.bytes(), "result {i} of {dtype:?} on {threads} threads\n{text}");
-            }
-            let mut into: Vec<Tensor> = eager.iter().map(|y| Tensor::zeros(y.shape(), dtype)).collect();
-            let mut results: Vec<&mut Tensor> = into.iter_mut().collect();
-            pool.install(|| program.run_into(&mut workspace, &inputs, &mut results, Par::Rayon));
-            assert!(into.iter().zip(&eager).all(|(a, b)| a.bytes() == b.bytes()), "into tensors: {text}");
-        }
+        assert_same_as_eager(&program, &inputs, f);
     }
 
     #[test]

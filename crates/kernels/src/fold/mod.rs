@@ -147,7 +147,7 @@ impl<T: Real, J: Job<T, N>, const N: usize> Kernel for BlockKernel<'_, T, J, N> 
         for _ in self.start..self.end {
             let [a, block, piece] = place;
             let (first, task) = (block * rows, a * per_a + block);
-            let rows = rows.min(r - first);
+            let rows = self.blocks.rows_of(block);
             if k == 1 {
                 let results = self.job.line(simd, a * r + first, rows);
                 for (pointer, result) in self.pointers.iter().zip(results) {

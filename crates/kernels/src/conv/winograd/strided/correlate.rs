@@ -89,16 +89,12 @@ impl<T: Real> Correlation<'_, T> {
 
     /// Elements of an image's transformed pixels.
     fn elements(&self) -> usize {
-        self.from().iter().product::<usize>() * self.plan.tiles() * self.source.c
+        self.planes()[0].iter().product::<usize>() * self.plan.tiles() * self.source.c
     }
 
     /// Planes that are multiplied, and planes of products.
-    fn from(&self) -> [usize; 2] {
-        planes(&self.plan, self.pass)[0]
-    }
-
-    fn to(&self) -> [usize; 2] {
-        planes(&self.plan, self.pass)[1]
+    fn planes(&self) -> [[usize; 2]; 2] {
+        planes(&self.plan, self.pass)
     }
 
     /// Channels that are taken at a time.
@@ -132,7 +128,7 @@ impl<T: Real> Correlation<'_, T> {
     unsafe fn block(&self, range: [usize; 2], panels: [usize; 2]) {
         let (plan, width, chunk, [first, last]) = (&self.plan, self.width(), self.chunk(), range);
         let rows = plan.tiles() * (last - first);
-        let [from, to] = [self.from(), self.to()].map(|[i, j]| i * j);
+        let [from, to] = self.planes().map(|[i, j]| i * j);
         let (v_plane, z_plane) = (rows * chunk + gap::<T>(), rows * width + gap::<T>());
         let count = panels[1] - panels[0];
         if !self.is_covered() {
@@ -248,7 +244,7 @@ impl<T: Real> Correlation<'_, T> {
         z_plane: usize,
     ) {
         let (plan, chunk, width) = (&self.plan, self.chunk(), self.width());
-        let [from, to] = [self.from(), self.to()];
+        let [from, to] = self.planes();
         let count = range[1] - range[0];
         assert!(v.len() == from[0] * from[1] * v_plane && z.len() == to[0] * to[1] * z_plane);
         assert!(plan.tiles() * count * chunk <= v_plane && plan.tiles() * count * cols <= z_plane);
@@ -362,7 +358,7 @@ impl<T: Real> Correlation<'_, T> {
         let tiles = range.map(|image| image * part.count());
         let job = Emit {
             from: z,
-            plane: [self.to()[1] * plane, plane],
+            plane: [self.planes()[1][1] * plane, plane],
             grid,
             block: Block::new(part.tiling(), tiles),
             channels,
