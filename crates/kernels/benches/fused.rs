@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use metaforge_kernels::arena::{Arena, Span};
-use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, Step, StepOp, Sum};
+use metaforge_kernels::fused::{Factor, Fusion, In, Out, Place, Pooling, Step, StepOp, Sum};
 use metaforge_kernels::{Binary, ConvDims, Par, Unary, conv, fused, fused_conv};
 
 /// Places in memory of x, the pooled indices, the pooled values, their cotangent and the cotangent of x.
@@ -24,34 +24,21 @@ fn steps(list: &[(StepOp, &[Place], Place, bool)]) -> Vec<Step> {
 fn passes(full: usize, pooling: Pooling) -> [Fusion; 3] {
     use Place::{Input, Output, Param, Temp};
     let new = |steps, sums| Fusion::new(steps, sums, pooling.channels, full, Some(pooling));
-    let xhat: (StepOp, &[Place], Place, bool) = (StepOp::Normalize, &[Input(0), Param(0), Param(1)], Temp(0), false);
-    let gate: (StepOp, &[Place], Place, bool) =
-        (StepOp::Binary(Binary::Gate(0.0)), &[Input(1), Input(2)], Temp(1), true);
+    let norm = &[Input(0), Param(0), Param(1), Param(2), Param(3)];
     let forward = steps(&[
-        xhat,
-        (StepOp::Binary(Binary::Mul), &[Temp(0), Param(2)], Temp(1), false),
-        (StepOp::Binary(Binary::Add), &[Temp(1), Param(3)], Temp(0), false),
-        (StepOp::PoolIndices, &[Temp(0)], Output(0), false),
-        (StepOp::PoolGather, &[Temp(0), Output(0)], Temp(1), false),
+        (StepOp::NormalizeMulAdd, norm, Temp(0), false),
+        (StepOp::PoolMax { indices: Output(0) }, &[Temp(0)], Temp(1), false),
         (StepOp::Unary(Unary::Relu), &[Temp(1)], Output(1), true),
     ]);
-    let sums = steps(&[
-        xhat,
-        gate,
-        (StepOp::PoolScatter, &[Temp(1), Input(3)], Temp(2), false),
-        (StepOp::Binary(Binary::Mul), &[Temp(2), Param(2)], Temp(3), false),
-        (StepOp::Binary(Binary::Mul), &[Temp(2), Temp(0)], Temp(4), false),
-        (StepOp::Binary(Binary::Mul), &[Temp(3), Temp(0)], Temp(5), false),
-    ]);
-    let summed = (0..4).map(|into| Sum { of: Temp(2 + into), into, pooled: false }).collect();
-    let gradient = steps(&[
-        xhat,
-        gate,
-        (StepOp::PoolScatter, &[Temp(1), Input(3)], Temp(2), false),
-        (StepOp::Binary(Binary::Mul), &[Temp(2), Param(2)], Temp(1), false),
-        (StepOp::NormalizeGrad, &[Temp(0), Temp(1), Param(1), Param(3), Param(4)], Output(0), false),
-    ]);
-    [new(forward, Vec::new()), new(sums, summed), new(gradient, Vec::new())]
+    let scattered: [(StepOp, &[Place], Place, bool); 2] = [
+        (StepOp::Binary(Binary::Gate(0.0)), &[Input(1), Input(2)], Temp(0), true),
+        (StepOp::PoolScatter, &[Temp(0), Input(3)], Temp(1), false),
+    ];
+    let sum = |times, into| Sum { of: Temp(1), times, into, pooled: false };
+    let sums = vec![sum(Factor::One, 0), sum(Factor::Normalized([Input(0), Param(0), Param(1)]), 1)];
+    let grad = &[Input(0), Temp(1), Param(0), Param(1), Param(2), Param(3)];
+    let gradient = [&scattered[..], &[(StepOp::NormalizeThenGrad, grad, Output(0), false)]].concat();
+    [new(forward, vec![]), new(steps(&scattered), sums), new(steps(&gradient), vec![])]
 }
 
 fn blocks(criterion: &mut Criterion) {
@@ -77,7 +64,7 @@ fn blocks(criterion: &mut Criterion) {
                 values.iter_mut().enumerate().for_each(|(i, x)| *x = (i * 7919 % 1021) as f32 / 100.0 - 5.0);
             }
         }
-        let params: [Vec<f32>; 5] = std::array::from_fn(|k| (0..c).map(|i| 0.5 + (i + k) as f32 / 100.0).collect());
+        let params: [Vec<f32>; 4] = std::array::from_fn(|k| (0..c).map(|i| 0.5 + (i + k) as f32 / 100.0).collect());
         let params = params.each_ref().map(|p| &p[..]);
         let mut turn = 0;
         let mut next = || {
@@ -90,15 +77,15 @@ fn blocks(criterion: &mut Criterion) {
             let (mut outs, rest) = arena.split(&outs);
             let (Some(indices), Some(y)) = (outs.next(), outs.next()) else { unreachable!("two spans") };
             let mut outs = [Out::Index(bytemuck::cast_slice_mut(indices)), Out::Float(bytemuck::cast_slice_mut(y))];
-            fused(Par::Seq, &forward, &[float(rest.read(x))], &params[..4], &mut outs);
+            fused(Par::Seq, &forward, &[float(rest.read(x))], &params, &mut outs);
         });
         roofline::bench_bytes(&mut group, "sums", 4 * (full + 3 * windows), || {
             let [x, indices, y, g, _] = next();
-            let mut sums: [Vec<f32>; 4] = std::array::from_fn(|_| vec![0.0; c]);
+            let mut sums: [Vec<f32>; 2] = std::array::from_fn(|_| vec![0.0; c]);
             let mut outs = sums.each_mut().map(|sum| Out::Float(sum));
             let indices = In::Index(bytemuck::cast_slice(arena.read(indices)));
             let ins = [float(arena.read(x)), float(arena.read(g)), float(arena.read(y)), indices];
-            fused(Par::Seq, &summing, &ins, &params[..3], &mut outs);
+            fused(Par::Seq, &summing, &ins, &params[..2], &mut outs);
         });
         roofline::bench_bytes(&mut group, "gradient", 4 * (2 * full + 3 * windows), || {
             let [x, indices, y, g, dx] = next();

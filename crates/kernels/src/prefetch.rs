@@ -2,7 +2,7 @@
 //! for every line that is not in its cache.
 
 /// Lines of a cache.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// Asks for one of several equal parts, `[part, parts]`, of a range of elements from `base` on, so that it can be spread over the arithmetic before
 /// their use. The memory is not accessed: any address will do.
@@ -15,8 +15,9 @@ pub(crate) fn prefetch<T>(base: *const T, [first, last]: [usize; 2], [part, part
     }
 }
 
-#[inline]
-fn one(at: *const u8) {
+/// Asks for the line at an address.
+#[inline(always)]
+pub(crate) fn one(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};

@@ -3,7 +3,7 @@
 mod common;
 
 use common::alone;
-use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, Step, StepOp, Sum};
+use metaforge_kernels::fused::{Factor, Fusion, In, Out, Place, Pooling, Step, StepOp, Sum};
 use metaforge_kernels::simd::{Isa, force_isa};
 use metaforge_kernels::{Binary, Par, Real, Unary, Window, fused, fused_beside};
 use proptest::prelude::*;
@@ -76,14 +76,18 @@ fn block<T: Real>(n: usize, hw: [usize; 2], c: usize, kernel: [usize; 2], par: P
     let scaled = vec![single[0].clone(), step(StepOp::MulAdd, &[Temp(0), Param(2), Param(3)], Temp(1), false)];
     let args = &[Input(0), Param(0), Param(1), Param(2), Param(3)];
     let joined = vec![step(StepOp::NormalizeMulAdd, args, Temp(0), false)];
-    for first in [single, scaled, joined] {
+    for (first, max) in [single, scaled, joined].into_iter().flat_map(|first| [(first.clone(), false), (first, true)]) {
         let Some(y) = first.last().map(|step| step.out) else { unreachable!("there are steps") };
-        let rest = [
-            step(StepOp::PoolIndices, &[y], Output(0), false),
-            step(StepOp::PoolGather, &[y, Output(0)], Temp(2), false),
-            step(StepOp::Unary(Unary::Relu), &[Temp(2)], Output(1), true),
-        ];
-        let forward = Fusion::new([&first[..], &rest].concat(), vec![], c, full, Some(pooling));
+        let pool = if max {
+            vec![step(StepOp::PoolMax { indices: Output(0) }, &[y], Temp(2), false)]
+        } else {
+            vec![
+                step(StepOp::PoolIndices, &[y], Output(0), false),
+                step(StepOp::PoolGather, &[y, Output(0)], Temp(2), false),
+            ]
+        };
+        let rest = [step(StepOp::Unary(Unary::Relu), &[Temp(2)], Output(1), true)];
+        let forward = Fusion::new([&first[..], &pool, &rest].concat(), vec![], c, full, Some(pooling));
         let (mut found, mut values) = (vec![0u32; windows], vec![T::ZERO; windows]);
         let outs = &mut [Out::Index(&mut found), Out::Float(&mut values)];
         fused(par, &forward, &[In::Float(&x)], &[&mean, &rstd, &scale, &shift], outs);
@@ -97,26 +101,55 @@ fn block<T: Real>(n: usize, hw: [usize; 2], c: usize, kernel: [usize; 2], par: P
     let mut placed = vec![T::ZERO; full];
     metaforge_kernels::scatter_add(Par::Seq, &gated, &indices, n, per_image[1], per_image[0], 1, &mut placed);
     let product: Vec<T> = placed.iter().zip(&xhat).map(|(&a, &b)| a * b).collect();
-    let backward = Fusion::new(
-        vec![
-            step(StepOp::Binary(Binary::Gate(0.0)), &[Input(0), Input(1)], Temp(0), true),
-            step(StepOp::PoolScatter, &[Temp(0), Input(2)], Output(0), false),
-            step(StepOp::Normalize, &[Input(3), Param(0), Param(1)], Temp(1), false),
-            step(StepOp::Binary(Binary::Mul), &[Output(0), Temp(1)], Temp(2), false),
-        ],
-        vec![Sum { of: Output(0), into: 1, pooled: false }, Sum { of: Temp(2), into: 2, pooled: false }],
-        c,
-        full,
-        Some(pooling),
-    );
-    let (mut out, mut sums) = (vec![T::ONE; full], [vec![T::ZERO; c], vec![T::ZERO; c]]);
-    let [first, second] = &mut sums;
-    let outs = &mut [Out::Float(&mut out), Out::Float(first), Out::Float(second)];
-    let ins = &[In::Float(&g), In::Float(&picked), In::Index(&indices), In::Float(&x)];
-    fused(par, &backward, ins, &[&mean, &rstd], outs);
-    assert_eq!(bits(&out), bits(&placed));
-    assert_eq!(bits(&sums[0]), bits(&sum(&placed, c)));
-    assert_eq!(bits(&sums[1]), bits(&sum(&product, c)));
+    // The product as a step, as a factor, and as a factor that is normalised meanwhile.
+    let gate = [
+        step(StepOp::Binary(Binary::Gate(0.0)), &[Input(0), Input(1)], Temp(0), true),
+        step(StepOp::PoolScatter, &[Temp(0), Input(2)], Output(0), false),
+    ];
+    let normalize = step(StepOp::Normalize, &[Input(3), Param(0), Param(1)], Temp(1), false);
+    let multiply = step(StepOp::Binary(Binary::Mul), &[Output(0), Temp(1)], Temp(2), false);
+    for (steps, of, times) in [
+        (vec![normalize.clone(), multiply], Temp(2), Factor::One),
+        (vec![normalize], Temp(1), Factor::Value(Output(0))),
+        (vec![], Output(0), Factor::Normalized([Input(3), Param(0), Param(1)])),
+    ] {
+        let steps = [&gate[..], &steps].concat();
+        let plain = Sum { of: Output(0), times: Factor::One, into: 1, pooled: false };
+        let product_of = Sum { of, times, into: 2, pooled: false };
+        let backward = Fusion::new(steps, vec![plain, product_of], c, full, Some(pooling));
+        let (mut out, mut sums) = (vec![T::ONE; full], [vec![T::ZERO; c], vec![T::ZERO; c]]);
+        let [first, second] = &mut sums;
+        let outs = &mut [Out::Float(&mut out), Out::Float(first), Out::Float(second)];
+        let ins = &[In::Float(&g), In::Float(&picked), In::Index(&indices), In::Float(&x)];
+        fused(par, &backward, ins, &[&mean, &rstd], outs);
+        assert_eq!(bits(&out), bits(&placed));
+        assert_eq!(bits(&sums[0]), bits(&sum(&placed, c)));
+        assert_eq!(bits(&sums[1]), bits(&sum(&product, c)));
+    }
+
+    // The gradient of the normalisation: of what is normalised before, and of what is meanwhile.
+    let mut wanted = vec![T::ZERO; full];
+    metaforge_kernels::normalize_grad(par, &xhat, &rstd, &placed, 1, full / c, c, &mut wanted);
+    let [mut slope, mut shift] = [vec![T::ZERO; c], vec![T::ZERO; c]];
+    let totals = [sum(&placed, c), sum(&product, c)];
+    metaforge_kernels::grad_coefficients(&totals[0], &totals[1], &rstd, full / c, &mut slope, &mut shift);
+    let first = step(StepOp::Normalize, &[Input(0), Param(0), Param(1)], Temp(0), false);
+    let last = |op, args: &[Place]| step(op, &[args, &[Param(1), Param(2), Param(3)]].concat(), Output(0), false);
+    for steps in [
+        vec![first, last(StepOp::NormalizeGrad, &[Temp(0), Input(1)])],
+        vec![step(
+            StepOp::NormalizeThenGrad,
+            &[Input(0), Input(1), Param(0), Param(1), Param(2), Param(3)],
+            Output(0),
+            false,
+        )],
+    ] {
+        let fusion = Fusion::new(steps, vec![], c, full, None);
+        let mut out = vec![T::ONE; full];
+        let ins = &[In::Float(&x[..]), In::Float(&placed)];
+        fused(par, &fusion, ins, &[&mean, &rstd, &slope, &shift], &mut [Out::Float(&mut out)]);
+        assert_eq!(bits(&out), bits(&wanted));
+    }
 }
 
 /// A sum of windows, and one number for all columns.
@@ -128,7 +161,7 @@ fn pooled_sum<T: Real>(n: usize, c: usize, numbers: Numbers) {
     let third = T::from_f64(0.3);
     let fusion = Fusion::new(
         vec![step(StepOp::Binary(Binary::Mul), &[Input(0), Param(0)], Temp(0), true)],
-        vec![Sum { of: Temp(0), into: 0, pooled: true }],
+        vec![Sum { of: Temp(0), times: Factor::One, into: 0, pooled: true }],
         c,
         full,
         Some(pooling),
@@ -206,7 +239,10 @@ fn sums_of_rows<T: Real>(rows: usize, c: usize, numbers: Numbers) {
     let (x, weights) = (noise::<T>(rows * c, 1, numbers), noise::<T>(c, 2, numbers));
     let fusion = Fusion::new(
         vec![step(StepOp::Binary(Binary::Mul), &[Input(0), Param(0)], Temp(0), false)],
-        vec![Sum { of: Temp(0), into: 0, pooled: false }, Sum { of: Input(0), into: 1, pooled: false }],
+        vec![
+            Sum { of: Temp(0), times: Factor::One, into: 0, pooled: false },
+            Sum { of: Input(0), times: Factor::One, into: 1, pooled: false },
+        ],
         c,
         rows * c,
         None,
@@ -277,7 +313,7 @@ fn unread_indices<T: Real>(n: usize, hw: [usize; 2], c: usize, numbers: Numbers)
         step(StepOp::PoolIndices, &[Temp(0)], Output(0), false),
         step(StepOp::PoolIndices, &[Input(0)], Output(1), false),
     ];
-    let sums = vec![Sum { of: Input(0), into: 2, pooled: false }];
+    let sums = vec![Sum { of: Input(0), times: Factor::One, into: 2, pooled: false }];
     let fusion = Fusion::new(steps, sums, c, full, Some(pooling));
     let (mut found, mut total) = ([vec![u32::MAX; windows], vec![u32::MAX; windows]], vec![T::ZERO; c]);
     let [least, most] = &mut found;
@@ -410,7 +446,7 @@ fn a_step_in_place_is_refused() {
 #[test]
 #[should_panic(expected = "a single row is copied")]
 fn a_sum_of_one_row_is_refused() {
-    Fusion::new(vec![], vec![Sum { of: Place::Input(0), into: 0, pooled: false }], 8, 8, None);
+    Fusion::new(vec![], vec![Sum { of: Place::Input(0), times: Factor::One, into: 0, pooled: false }], 8, 8, None);
 }
 
 #[test]

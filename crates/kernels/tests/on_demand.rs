@@ -3,7 +3,7 @@
 mod common;
 
 use common::{alone, bits, noise, step};
-use metaforge_kernels::fused::{Fusion, In, Out, Place, Pooling, StepOp, Sum};
+use metaforge_kernels::fused::{Factor, Fusion, In, Out, Place, Pooling, StepOp, Sum};
 use metaforge_kernels::simd::{Isa, force_isa};
 use metaforge_kernels::{
     Binary, ConvDims, OnDemand, Par, Real, conv, fused, fused_weight_grad, statistics, statistics_of,
@@ -24,7 +24,11 @@ fn compare<T: Real>(dims: &ConvDims, par: Par) {
 
     // A row of pixels is a row of the pass; the sum reads the result itself.
     let scaled = step(StepOp::Binary(Binary::Mul), &[Input(0), Param(0)], Output(0));
-    let sums = if co > 1 && pixels > 1 { vec![Sum { of: Input(0), into: 1, pooled: false }] } else { vec![] };
+    let sums = if co > 1 && pixels > 1 {
+        vec![Sum { of: Input(0), times: Factor::One, into: 1, pooled: false }]
+    } else {
+        vec![]
+    };
     let pass = Fusion::new(vec![scaled], sums.clone(), co, pixels * co, None);
     let run = |image: In<'_, T>| {
         let (mut out, mut sum) = (vec![T::ZERO; pixels * co], vec![T::ZERO; co]);

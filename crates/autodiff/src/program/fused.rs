@@ -1,14 +1,15 @@
-//! A group of equations as one pass: steps in order, temporaries by liveness.
+//! A group of equations as one pass: steps in order, which `merge.rs` then puts together.
 
 use std::collections::{HashMap, HashSet};
 
-use metaforge_kernels::fused::{Fusion, Place, Step, StepOp, Sum};
+use metaforge_kernels::fused::{Factor, Fusion, Place, Step, StepOp, Sum};
 use smallvec::SmallVec;
 
 use super::fuse::{Group, copy};
 use super::graph::{Eqn, Graph, Op, Use, Val};
+use super::merge::{merge, share_temporaries};
 use super::role::{Role, is_dense, role, step_op};
-use crate::prim::{Binary, Prim};
+use crate::prim::Prim;
 
 /// The group as an equation whose results are those of its values that `is_needed` in memory; None if there are none. An
 /// equation that is alone stays what it is.
@@ -28,12 +29,7 @@ pub(super) fn pass(graph: &Graph, group: &Group, is_needed: &dyn Fn(Val) -> bool
             outs.push(out);
         }
     }
-    let last_read: HashMap<Val, usize> =
-        members.iter().flat_map(|&m| graph.eqns[m].ins.iter().map(move |x| (x.val, m))).collect();
     let (mut steps, mut sums) = (Vec::new(), Vec::new());
-    // Sums are taken when all steps are done, so what they read stays.
-    let summed: HashSet<Val> =
-        members.iter().filter(|&&m| is_sum(graph, m)).map(|&m| graph.eqns[m].ins[0].val).collect();
     for &m in &members {
         let eqn = &graph.eqns[m];
         let out = graph.values[eqn.outs[0]].0;
@@ -42,15 +38,10 @@ pub(super) fn pass(graph: &Graph, group: &Group, is_needed: &dyn Fn(Val) -> bool
         if is_sum(graph, m) {
             let Place::Output(into) = writer.places[&eqn.outs[0]] else { unreachable!("a living sum is needed") };
             let pooled = group.domain.windows() == Some(eqn.ins[0].aval.shape.elements());
-            sums.push(Sum { of: args[0], into, pooled });
+            sums.push(Sum { of: args[0], times: Factor::One, into, pooled });
             continue;
         }
-        let place = writer.write(eqn.outs[0], summed.contains(&eqn.outs[0]));
-        for x in &eqn.ins {
-            if last_read.get(&x.val) == Some(&m) && !summed.contains(&x.val) {
-                writer.release(x.val);
-            }
-        }
+        let place = writer.write(eqn.outs[0]);
         let op = step_op(&eqn.op).expect("a member of a pass is a step");
         let n = out.shape.elements();
         let is_map = matches!(role(graph, eqn), Some(Role::Map { .. }));
@@ -58,56 +49,10 @@ pub(super) fn pass(graph: &Graph, group: &Group, is_needed: &dyn Fn(Val) -> bool
     }
     let inputs = writer.inputs.len();
     let ins = writer.inputs.into_iter().chain(writer.params).collect();
-    let fusion =
-        Fusion::new(merged(steps, &sums), sums, group.domain.period.unwrap_or(1), group.domain.n, group.domain.pooling);
+    merge(&mut steps, &mut sums);
+    share_temporaries(&mut steps, &mut sums);
+    let fusion = Fusion::new(steps, sums, group.domain.period.unwrap_or(1), group.domain.n, group.domain.pooling);
     Some(Eqn { op: Op::Fused { passes: vec![fusion], inputs }, ins, outs })
-}
-
-/// The steps with products, and normalisations, that only a sum reads as one step with it: what stays in a register is neither stored nor loaded.
-fn merged(steps: Vec<Step>, sums: &[Sum]) -> Vec<Step> {
-    let is_dead = |place: Place, after: usize| {
-        let next = steps[after + 1..].iter().find(|step| step.args.contains(&place) || step.out == place);
-        next.map_or(sums.iter().all(|sum| sum.of != place), |step| !step.args.contains(&place))
-    };
-    // The operand beside the result of step `i`, if the next is `op` of just that and nobody reads it later.
-    let other = |i: usize, op: Binary| {
-        let (step, next) = (&steps[i], steps.get(i + 1)?);
-        let fits = next.op == StepOp::Binary(op) && next.pooled == step.pooled;
-        let is_temp = matches!(step.out, Place::Temp(_)) && is_dead(step.out, i + 1);
-        match next.args[..] {
-            [a, b] if fits && is_temp && a == step.out && b != a => Some(b),
-            [a, b] if fits && is_temp && b == step.out && b != a => Some(a),
-            _ => None,
-        }
-    };
-    let mut done = Vec::new();
-    let mut i = 0;
-    while i < steps.len() {
-        let step = &steps[i];
-        let (op, more, len) = match step.op {
-            StepOp::Binary(Binary::Mul) => (StepOp::MulAdd, other(i, Binary::Add).map(|c| vec![c]), 2),
-            StepOp::Normalize => {
-                let more = other(i, Binary::Mul).and_then(|scale| Some(vec![scale, other(i + 1, Binary::Add)?]));
-                (StepOp::NormalizeMulAdd, more, 3)
-            }
-            _ => (step.op, None, 1),
-        };
-        let joined = more.map(|more| {
-            let args = [&step.args[..], &more].concat();
-            Step { op, args, out: steps[i + len - 1].out, pooled: step.pooled }
-        });
-        match joined.filter(|joined| !joined.args.contains(&joined.out)) {
-            Some(joined) => {
-                done.push(joined);
-                i += len;
-            }
-            None => {
-                done.push(step.clone());
-                i += 1;
-            }
-        }
-    }
-    done
 }
 
 fn is_sum(graph: &Graph, eqn: usize) -> bool {
@@ -135,7 +80,6 @@ struct Writer {
     places: HashMap<Val, Place>,
     inputs: Vec<Use>,
     params: Vec<Use>,
-    free: Vec<usize>,
     temps: usize,
 }
 
@@ -153,43 +97,44 @@ impl Writer {
         if is_dense { Place::Input(at) } else { Place::Param(at) }
     }
 
-    /// Where a step leaves its result: an output, or a temporary; one of its own, if it is summed.
-    fn write(&mut self, val: Val, is_summed: bool) -> Place {
-        if let Some(&place) = self.places.get(&val) {
-            return place;
-        }
-        let free = if is_summed { None } else { self.free.pop() };
-        let temp = free.unwrap_or_else(|| {
+    /// Where a step leaves its result: an output, or a temporary of its own.
+    fn write(&mut self, val: Val) -> Place {
+        *self.places.entry(val).or_insert_with(|| {
             self.temps += 1;
-            self.temps - 1
-        });
-        self.places.insert(val, Place::Temp(temp));
-        Place::Temp(temp)
-    }
-
-    /// Gives back the temporary of a value that is read no more.
-    fn release(&mut self, val: Val) {
-        if let Some(&Place::Temp(temp)) = self.places.get(&val)
-            && !self.free.contains(&temp)
-        {
-            self.free.push(temp);
-        }
+            Place::Temp(self.temps - 1)
+        })
     }
 }
 
 /// A step as text.
 pub(super) fn shown(step: &Step) -> String {
-    let name = match &step.op {
-        StepOp::Unary(op) => format!("{op:?}"),
-        StepOp::Binary(op) => format!("{op:?}"),
-        other => format!("{other:?}"),
+    let (name, indices) = match &step.op {
+        StepOp::Unary(op) => (format!("{op:?}"), None),
+        StepOp::Binary(op) => (format!("{op:?}"), None),
+        StepOp::PoolMax { indices } => ("PoolMax".into(), Some(indices)),
+        other => (format!("{other:?}"), None),
     };
-    let place = |p: &Place| match p {
+    let out: Vec<String> = indices.into_iter().chain([&step.out]).map(shown_place).collect();
+    let args: Vec<String> = step.args.iter().map(shown_place).collect();
+    format!("{} = {name}({})", out.join(", "), args.join(", "))
+}
+
+/// A sum as text.
+pub(super) fn shown_sum(sum: &Sum) -> String {
+    let of = shown_place(&sum.of);
+    let times = match &sum.times {
+        Factor::One => String::new(),
+        Factor::Value(x) => format!(" * {}", shown_place(x)),
+        Factor::Normalized(args) => format!(" * Normalize({})", args.each_ref().map(shown_place).join(", ")),
+    };
+    format!("out{} = sum of {of}{times}", sum.into)
+}
+
+fn shown_place(place: &Place) -> String {
+    match place {
         Place::Input(i) => format!("in{i}"),
         Place::Output(i) => format!("out{i}"),
         Place::Temp(i) => format!("t{i}"),
         Place::Param(i) => format!("p{i}"),
-    };
-    let args: Vec<String> = step.args.iter().map(place).collect();
-    format!("{} = {name}({})", place(&step.out), args.join(", "))
+    }
 }

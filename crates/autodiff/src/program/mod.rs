@@ -9,6 +9,7 @@ mod follow;
 mod fuse;
 mod fused;
 mod graph;
+mod merge;
 mod on_demand;
 mod optimise;
 mod plan;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::fused::shown;
+use super::fused::{shown, shown_sum};
 use super::graph::Op;
 use super::{Operand, Place, Program};
 use crate::aval::Aval;
@@ -37,7 +37,7 @@ impl fmt::Display for Program {
             };
             for fusion in passes {
                 fusion.steps().iter().try_for_each(|step| writeln!(f, "    {}", shown(step)))?;
-                fusion.sums().iter().try_for_each(|sum| writeln!(f, "    out{} = sum of {:?}", sum.into, sum.of))?;
+                fusion.sums().iter().try_for_each(|sum| writeln!(f, "    {}", shown_sum(sum)))?;
             }
         }
         let output = |&(i, aval): &(usize, Aval)| match self.values[i].aval == aval {

@@ -10,10 +10,13 @@
 //! steps are put together never shows in a result, nor does the number of threads.
 
 mod after_conv;
+mod ahead;
 mod beside;
+mod columns;
 mod operands;
 mod patch;
 mod pooling;
+mod quad;
 mod steps;
 mod sums;
 mod weight_grad;
@@ -24,7 +27,6 @@ use crate::arena::LINE;
 use crate::conv::{OnDemand, Reader};
 use crate::fold::fold;
 use crate::par::{Par, SendPtr, for_each_range};
-use crate::prefetch::prefetch;
 use crate::real::Real;
 use crate::scratch::{self, Slot};
 use crate::simd::{Kernel, Simd, dispatch};
@@ -32,6 +34,7 @@ use crate::term::Plain;
 use crate::{Binary, Unary};
 
 pub(crate) use after_conv::fused_conv;
+use ahead::Ahead;
 pub(crate) use beside::fused_beside;
 pub use operands::{In, Out};
 use operands::{Memory, Operands, conv};
@@ -39,7 +42,7 @@ pub use patch::MAX_ROWS;
 use patch::Patch;
 use pooling::Bands;
 pub use pooling::Pooling;
-use sums::{ColumnSums, Partition};
+use sums::{ColumnSums, Partition, Summed, Times};
 pub(crate) use weight_grad::fused_weight_grad;
 
 /// Elements of a tile, about: the values that live at once fit the first-level cache beside what streams through it, and the nanoseconds to
@@ -62,10 +65,10 @@ pub const MAX_OPERANDS: usize = 32;
 /// The longest rows that are summed.
 pub const MAX_PERIOD: usize = 2048;
 /// The most operands of a step.
-pub const MAX_ARGS: usize = 5;
+pub const MAX_ARGS: usize = 6;
 
 /// Where a step finds a value or leaves it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// An operand of the domain's size, or of its pooled size.
     Input(usize),
@@ -94,8 +97,15 @@ pub enum StepOp {
     NormalizeMulAdd,
     /// `rstd * g + (slope * xhat + shift)` of xhat, g, rstd, slope, shift, fused multiply-adds as in [`crate::normalize_grad`].
     NormalizeGrad,
+    /// [`StepOp::NormalizeGrad`] with `(x - mean) * rstd` for xhat, of x, g, mean, rstd, slope, shift.
+    NormalizeThenGrad,
     /// The index of the first maximum of each window within its image: pixels to windows.
     PoolIndices,
+    /// The first maximum of each window, and where its index within its image goes: pixels to windows.
+    PoolMax {
+        /// A temporary or an output, as the result is.
+        indices: Place,
+    },
     /// The element that each index names: pixels and indices to windows.
     PoolGather,
     /// Zeros, but for the windows' elements added where their index says: windows and indices to pixels.
@@ -120,10 +130,23 @@ pub struct Step {
 pub struct Sum {
     /// What is summed.
     pub of: Place,
+    /// What its elements are multiplied by.
+    pub times: Factor,
     /// The output `[C]`.
     pub into: usize,
     /// Whether it has an element for each window instead of each pixel.
     pub pooled: bool,
+}
+
+/// What the elements of a summed value are multiplied by: a product that only a sum reads need not be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Factor {
+    /// Nothing.
+    One,
+    /// The elements of another value of the same kind.
+    Value(Place),
+    /// `(x - mean) * rstd` of x, mean, rstd: a value of the same kind, and two parameters.
+    Normalized([Place; 3]),
 }
 
 /// What a place holds.
@@ -193,8 +216,11 @@ impl Fusion {
             (_, None) => kinds.push((place, kind)),
         };
         for step in &steps {
-            assert!(!step.args.contains(&step.out), "{step:?} writes what it reads");
-            assert!(matches!(step.out, Place::Output(_) | Place::Temp(_)), "{step:?} writes an operand");
+            for (place, _) in step.results() {
+                assert!(!step.args.contains(&place), "{step:?} writes what it reads");
+                assert!(place.is_written(), "{step:?} writes an operand");
+            }
+            assert!(step.op != StepOp::PoolMax { indices: step.out }, "{step:?} writes two things to one place");
             let (args, out) = step.kinds();
             assert_eq!(step.args.len(), args.len(), "operands of {step:?}");
             assert!(
@@ -207,14 +233,25 @@ impl Fusion {
                 assert!(!arg.is_written() || written.contains(&(arg, kind)), "{step:?} reads what no step wrote");
                 hold(arg, if is_column { Kind::Columns } else { kind });
             }
-            hold(step.out, out);
-            written.retain(|(place, _)| *place != step.out);
-            written.push((step.out, out));
+            for (place, kind) in step.results() {
+                hold(place, kind);
+                written.retain(|(known, _)| *known != place);
+                written.push((place, kind));
+            }
         }
         for sum in &sums {
-            assert!(!matches!(sum.of, Place::Param(_)) && (pooling.is_some() || !sum.pooled), "{sum:?}");
-            assert!(!sum.of.is_written() || written.contains(&(sum.of, sum.kind())), "{sum:?} of what no step wrote");
-            hold(sum.of, sum.kind());
+            assert!(pooling.is_some() || !sum.pooled, "{sum:?} without windows");
+            for value in sum.values() {
+                assert!(!matches!(value, Place::Param(_)), "{sum:?} of columns");
+                assert!(!value.is_written() || written.contains(&(value, sum.kind())), "{sum:?} of what no step wrote");
+                hold(value, sum.kind());
+            }
+            if let Factor::Normalized([_, mean, rstd]) = sum.times {
+                for column in [mean, rstd] {
+                    assert!(matches!(column, Place::Param(_)), "{sum:?} by what is no column");
+                    hold(column, Kind::Columns);
+                }
+            }
             hold(Place::Output(sum.into), Kind::Columns);
         }
         assert!(period <= MAX_PERIOD || sums.is_empty(), "rows of {period} are summed in another order");
@@ -229,10 +266,10 @@ impl Fusion {
         let counts = [inputs.len(), outputs.len(), params.len()];
         assert!(counts.iter().sum::<usize>() == kinds.len(), "operands are numbered in a row: {kinds:?}");
         assert!(counts.iter().all(|&n| n <= MAX_OPERANDS), "at most {MAX_OPERANDS} operands of a kind, not {counts:?}");
-        let is_summed = |i| sums.iter().any(|s| s.of == Place::Temp(i));
+        let is_summed = |i| sums.iter().flat_map(Sum::values).any(|value| value == Place::Temp(i));
         let temps: Vec<bool> = (0..temps).map(is_summed).collect();
         // It keeps what tile after tile leaves there until the unit is summed.
-        let writes = |i| steps.iter().filter(|step| step.out == Place::Temp(i)).count();
+        let writes = |i| steps.iter().flat_map(Step::results).filter(|(place, _)| *place == Place::Temp(i)).count();
         assert!((0..temps.len()).all(|i| !temps[i] || writes(i) == 1), "a summed temporary that is written twice");
         let bands = pooling.map(|p| p.bands());
         let unit = bands.map_or([period, 0], |b| b.unit);
@@ -288,6 +325,15 @@ impl Fusion {
 }
 
 impl Sum {
+    /// The values that it reads: one, or two.
+    pub fn values(&self) -> impl Iterator<Item = Place> + use<> {
+        let by = match self.times {
+            Factor::One => None,
+            Factor::Value(x) | Factor::Normalized([x, ..]) => Some(x),
+        };
+        [self.of].into_iter().chain(by)
+    }
+
     fn kind(&self) -> Kind {
         if self.pooled { Kind::Windows } else { Kind::Pixels }
     }
@@ -304,9 +350,11 @@ impl StepOp {
     /// Whether an operand may be one number a column.
     fn takes_columns(self) -> bool {
         match self {
-            StepOp::Unary(_) | StepOp::PoolIndices | StepOp::PoolGather | StepOp::PoolScatter => false,
+            StepOp::Unary(_) => false,
+            StepOp::PoolIndices | StepOp::PoolMax { .. } | StepOp::PoolGather | StepOp::PoolScatter => false,
             StepOp::Binary(_) | StepOp::Select | StepOp::MulAdd => true,
-            StepOp::Normalize | StepOp::NormalizeMulAdd | StepOp::NormalizeGrad => true,
+            StepOp::Normalize | StepOp::NormalizeMulAdd => true,
+            StepOp::NormalizeGrad | StepOp::NormalizeThenGrad => true,
         }
     }
 }
@@ -319,12 +367,22 @@ impl Step {
         out == Kind::Pixels || args.contains(&Kind::Pixels) && self.op != StepOp::PoolGather
     }
 
+    /// Where its results go, and what they are.
+    fn results(&self) -> impl Iterator<Item = (Place, Kind)> + use<> {
+        let indices = match self.op {
+            StepOp::PoolMax { indices } => Some((indices, Kind::Indices)),
+            _ => None,
+        };
+        indices.into_iter().chain([(self.out, self.kinds().1)])
+    }
+
     /// What its operands are (a column's number may stand for any), and its result.
     #[inline(always)]
     fn kinds(&self) -> (&'static [Kind], Kind) {
         use Kind::{Indices, Pixels, Windows};
         match self.op {
             StepOp::PoolIndices => (&[Pixels], Indices),
+            StepOp::PoolMax { .. } => (&[Pixels], Windows),
             StepOp::PoolGather => (&[Pixels, Indices], Windows),
             StepOp::PoolScatter => (&[Windows, Indices], Pixels),
             _ => {
@@ -333,6 +391,7 @@ impl Step {
                         StepOp::Unary(_) => 1,
                         StepOp::Binary(_) => 2,
                         StepOp::NormalizeMulAdd | StepOp::NormalizeGrad => 5,
+                        StepOp::NormalizeThenGrad => 6,
                         _ => 3,
                     },
                     [&[Pixels; MAX_ARGS], &[Windows; MAX_ARGS]],
@@ -419,15 +478,15 @@ impl<T: Real> Job<'_, T> {
                 if fit < all && fit >= 4 * lines { fit - fit % lines } else { fit.clamp(1, all) }
             }
         };
-        let room = [f.bands.map_or(units * full, |b| b.largest_patch(TILE)), units * full];
+        let room = [f.bands.map_or(units * full, |b| b.largest_patch()), units * full];
         let spread = if BLOCK.is_multiple_of(f.period) { LONG } else { f.period * (SPREAD / f.period).max(1) };
+        let lanes = rows.as_ref().map_or(0, |(p, ..)| p.lanes);
         // No longer than what it stands beside: a small pass would spend its time on repeating it.
-        let spread = spread.min(room[0].next_multiple_of(f.period));
-        let lanes = rows.as_ref().map_or(0, |(p, ..)| 2 * p.lanes);
+        let spread = spread.min(room[0].next_multiple_of(f.period)).max(lanes);
         let spare = if touched[0] < owned { f.outputs.len() * full } else { 0 };
         let temps = f.temps.iter().map(|&is_wide| room[usize::from(is_wide)]).sum();
         let (made, window) = self.conv.map_or((0, 0), |(_, conv)| (units * full, conv.room()));
-        let sizes = [temps, f.params * spread, f.sums.len() * lanes, spare, made, window];
+        let sizes = [temps, f.params * spread, f.sums.len() * 2 * lanes, spare, made, window];
         scratch::with::<T, _>(Slot::Fused, sizes.iter().sum(), |scratch| {
             let (temps, rest) = scratch.split_at_mut(sizes[0]);
             let (params, rest) = rest.split_at_mut(sizes[1]);
@@ -505,6 +564,10 @@ impl<T: Real> Kernel for &mut Tiles<'_, T> {
     fn run<S: Simd>(self, simd: S) {
         let f = self.job.fusion;
         let until = if self.job.is_kept { self.touched[1] } else { f.elements / f.unit(Kind::Pixels) };
+        let mut columns = self.columns.take();
+        let Operands { inputs, outputs, .. } = self.job.operands;
+        let outputs = if self.job.is_kept { &outputs[..f.outputs.len()] } else { &[] };
+        let mut beside = Ahead::new([&inputs[..f.inputs.len()], outputs]);
         let mut unit = self.touched[0];
         while unit < self.touched[1] {
             let is_owned = unit >= self.owned;
@@ -518,24 +581,23 @@ impl<T: Real> Kernel for &mut Tiles<'_, T> {
                 let pixels = [unit, unit + count].map(|unit| unit * (full / conv.channels()));
                 reader.read(pixels, &mut made[..count * full]);
             }
-            let mut patch = Patch::first(f, unit, count);
-            let mut done = [0; 2];
-            loop {
-                let next = [done[0] + patch.rows * patch.len, done[1] + patch.windows];
-                let mut part = 0;
-                for step in &f.steps {
-                    // Half of a step's part with its first row, the other half with its second, or after it.
-                    let beside = goes_on && (step.is_over_pixels() || f.long_steps == f.steps.len());
-                    let prefetch = |half: usize| {
-                        if beside && half < 2 {
-                            self.prefetch(unit + ahead, [done, next], [part + half, 2 * f.long_steps]);
-                        }
-                    };
-                    let rows = self.step::<S>(step, &at, &patch, &prefetch);
-                    (rows..2).for_each(prefetch);
-                    part += if beside { 2 } else { 0 };
+            match goes_on {
+                true => {
+                    let work = f.long_steps * full + f.sums.len() * f.unit(f.summed);
+                    beside.aim([unit + ahead, count], count * work);
                 }
-                done = next;
+                false => beside.stop(),
+            }
+            let mut patch = Patch::first(f, unit, count);
+            loop {
+                for step in &f.steps {
+                    let is_long = step.is_over_pixels() || f.long_steps == f.steps.len();
+                    self.step(simd, step, &at, &patch, &mut |pixels| {
+                        if is_long {
+                            beside.ask(pixels);
+                        }
+                    });
+                }
                 if !patch.next(f) {
                     break;
                 }
@@ -550,11 +612,26 @@ impl<T: Real> Kernel for &mut Tiles<'_, T> {
             }
             let per_unit = f.unit(f.summed);
             for (n, sum) in f.sums.iter().enumerate() {
-                let x = self.pointer(sum.of, &at).cast::<T>();
-                // SAFETY: the place holds numbers of `count` units (`Fusion::new` checked the kind of all sums, and that such temporaries are wide).
-                let x = unsafe { std::slice::from_raw_parts(x, count * per_unit) };
-                if let Some(columns) = &mut self.columns {
-                    columns.add(simd, n, unit * per_unit / f.period, x);
+                let value = |place| {
+                    let x = self.pointer(place, &at).cast::<T>().cast_const();
+                    // SAFETY: the place holds numbers of `count` units (`Fusion::new` checked the kind of all sums, and that such temporaries are wide).
+                    unsafe { std::slice::from_raw_parts(x, count * per_unit) }
+                };
+                let column = |place| {
+                    let x = self.pointer(place, &at).cast::<T>().cast_const();
+                    // SAFETY: a parameter is repeated to `spread` elements.
+                    unsafe { std::slice::from_raw_parts(x, self.spread) }
+                };
+                let times = match sum.times {
+                    Factor::One => Times::One,
+                    Factor::Value(x) => Times::Value(value(x)),
+                    Factor::Normalized([x, mean, rstd]) => {
+                        Times::Normalized { x: value(x), mean: column(mean), rstd: column(rstd) }
+                    }
+                };
+                if let Some(columns) = &mut columns {
+                    let summed = Summed { of: value(sum.of), times };
+                    columns.add(simd, n, unit * per_unit / f.period, summed, &mut |terms| beside.ask(terms));
                 }
             }
             unit += count;
@@ -581,30 +658,6 @@ struct At {
 }
 
 impl<T: Real> Tiles<'_, T> {
-    /// Asks for a part of what lies between two places of a unit that is still to come, `[pixels, windows]` each, in all operands in memory. All of
-    /// it at once would be more lines than the processor can wait for beside its work.
-    #[inline(always)]
-    fn prefetch(&self, unit: usize, [first, last]: [[usize; 2]; 2], part: [usize; 2]) {
-        let f = self.job.fusion;
-        let outputs = if self.job.is_kept { &f.outputs[..] } else { &[] };
-        let operands =
-            self.job.operands.inputs.iter().zip(&f.inputs).chain(self.job.operands.outputs.iter().zip(outputs));
-        for (m, kind) in operands {
-            let i = match kind {
-                Kind::Pixels => 0,
-                // Indices are no larger than numbers: at worst some lines are asked for twice.
-                Kind::Windows | Kind::Indices => 1,
-                Kind::Columns => continue,
-            };
-            if m.stride == 0 {
-                // Computed, not read.
-                continue;
-            }
-            let base = m.pointer.get().wrapping_add(unit * m.stride);
-            prefetch(base.cast::<T>(), [first[i], last[i]], part);
-        }
-    }
-
     /// Where the values of a unit begin; of a narrow temporary and of a parameter, those of the tile.
     #[inline(always)]
     fn pointer(&self, place: Place, at: &At) -> *mut u8 {

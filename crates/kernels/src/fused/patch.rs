@@ -1,6 +1,6 @@
 //! The tiles of a unit. Without pooling a tile is all of it; with pooling some windows of a row of windows, or what is left over beside them.
 
-use super::{Fusion, Kind, TILE};
+use super::{Fusion, Kind};
 
 /// The most rows of a window.
 pub const MAX_ROWS: usize = 4;
@@ -19,9 +19,10 @@ pub(super) struct Patch {
     pub(super) windows_start: usize,
     /// Elements of the image that stand before the unit.
     pub(super) origin: usize,
-    /// The row of windows, and the column in elements of a pixel row.
+    /// The row of windows, the column in elements of a pixel row, and the one in elements of a row of windows.
     row: usize,
     column: usize,
+    pooled_column: usize,
 }
 
 impl Patch {
@@ -29,8 +30,18 @@ impl Patch {
     #[inline(always)]
     pub(super) fn first(fusion: &Fusion, unit: usize, count: usize) -> Patch {
         let len = count * fusion.unit(Kind::Pixels);
-        let whole =
-            Patch { rows: 1, len, pitch: len, start: 0, windows: 0, windows_start: 0, origin: 0, row: 0, column: 0 };
+        let whole = Patch {
+            rows: 1,
+            len,
+            pitch: len,
+            start: 0,
+            windows: 0,
+            windows_start: 0,
+            origin: 0,
+            row: 0,
+            column: 0,
+            pooled_column: 0,
+        };
         let Some(bands) = &fusion.bands else { return whole };
         let mut patch = Patch { pitch: bands.pitch, origin: bands.origin(unit), ..whole };
         patch.set(fusion);
@@ -42,11 +53,13 @@ impl Patch {
     pub(super) fn next(&mut self, fusion: &Fusion) -> bool {
         let Some(bands) = &fusion.bands else { return false };
         self.column += self.len;
+        self.pooled_column += self.windows;
         if self.column == bands.pitch {
             self.row += 1;
             self.column = 0;
+            self.pooled_column = 0;
         }
-        self.row * bands.kernel[0] * bands.pitch < bands.unit[0] && {
+        self.row * bands.kernel[0] < bands.height && {
             self.set(fusion);
             true
         }
@@ -68,17 +81,17 @@ impl Patch {
         let [kh, kw] = bands.kernel;
         let c = bands.channels;
         self.start = self.row * kh * bands.pitch + self.column;
-        self.rows = kh.min(bands.unit[0] / bands.pitch - self.row * kh);
+        self.rows = kh.min(bands.height - self.row * kh);
         if self.row == bands.rows {
             self.windows = 0;
             self.len = bands.rest_len(self.column);
             return;
         }
-        let left = bands.across - self.column / (kw * c);
-        let count = bands.windows_of_patch(TILE).min(left);
+        let (row, full) = (bands.across * c, bands.per_tile * c);
+        let left = row - self.pooled_column;
+        self.windows = full.min(left);
         // The last windows take along what is left of the rows beside them.
-        self.len = if count == left { bands.pitch - self.column } else { count * kw * c };
-        self.windows = count * c;
-        self.windows_start = self.row * bands.across * c + self.column / kw;
+        self.len = if self.windows == left { bands.pitch - self.column } else { full * kw };
+        self.windows_start = self.row * row + self.pooled_column;
     }
 }

@@ -1,5 +1,6 @@
 //! One step over one tile: the arithmetic of the single kernels on slices that lie in the cache.
 
+use super::columns;
 use super::patch::{MAX_ROWS, Patch};
 use super::{At, BLOCK, Kind, LONG, MAX_ARGS, Place, Step, StepOp, Tiles};
 use crate::elementwise::{Pairs, apply_unary, with_function};
@@ -18,12 +19,13 @@ struct Operands<'a, T> {
 }
 
 impl<T: Real> Tiles<'_, T> {
-    /// Runs a step over a tile row by row, and before each row `beside`; gives the number of rows.
+    /// Runs a step over a tile, and every now and then `beside`, which is told of how many pixels the work is that comes next.
     #[inline(always)]
-    pub(super) fn step<S: Simd>(&self, step: &Step, at: &At, patch: &Patch, beside: &impl Fn(usize)) -> usize {
+    pub(super) fn step<S: Simd>(&self, simd: S, step: &Step, at: &At, patch: &Patch, beside: &mut impl FnMut(usize)) {
         let f = self.job.fusion;
         let (kinds, out_kind) = step.kinds();
-        let is_pooling = matches!(step.op, StepOp::PoolIndices | StepOp::PoolGather | StepOp::PoolScatter);
+        let is_pooling =
+            matches!(step.op, StepOp::PoolIndices | StepOp::PoolMax { .. } | StepOp::PoolGather | StepOp::PoolScatter);
         let patch = &if is_pooling { *patch } else { patch.flat() };
         // SAFETY (of all slices below): `fused` checked that operands in memory have `unit` elements for each unit, and a tile lies within its unit
         // (`Patch`); a wide temporary has room for the units taken at once, any other for the largest tile, a spare output for one unit, which is then all that is
@@ -50,8 +52,11 @@ impl<T: Real> Tiles<'_, T> {
             }};
         }
         macro_rules! result {
-            ($row:expr, $t:ty) => {{
-                let (pointer, len) = row!(step.out, out_kind, $row, $t);
+            ($row:expr, $t:ty) => {
+                result!($row, $t, step.out, out_kind)
+            };
+            ($row:expr, $t:ty, $place:expr, $kind:expr) => {{
+                let (pointer, len) = row!($place, $kind, $row, $t);
                 // SAFETY: see above.
                 unsafe { std::slice::from_raw_parts_mut(pointer, len) }
             }};
@@ -59,34 +64,41 @@ impl<T: Real> Tiles<'_, T> {
         if let Some(bands) = &f.bands {
             // A tile without windows has nothing to compute for them.
             if out_kind != Kind::Pixels && patch.windows == 0 {
-                return 0;
+                return;
             }
             match step.op {
-                StepOp::PoolIndices | StepOp::PoolGather => {
+                StepOp::PoolIndices | StepOp::PoolMax { .. } | StepOp::PoolGather => {
                     let mut x: [&[T]; MAX_ROWS] = [&[]; MAX_ROWS];
                     for row in 0..patch.rows {
                         x[row] = arg!(0, row, T);
                     }
-                    beside(0);
                     match step.op {
-                        StepOp::PoolIndices => bands.indices(patch, &x, result!(0, u32)),
-                        _ => bands.gather(patch, &x, arg!(1, 0, u32), result!(0, T)),
+                        StepOp::PoolIndices => bands.max(simd, patch, &x, result!(0, u32), &mut [], beside),
+                        StepOp::PoolMax { indices } => {
+                            let indices = result!(0, u32, indices, Kind::Indices);
+                            bands.max(simd, patch, &x, indices, result!(0, T), beside);
+                        }
+                        _ => bands.gather(simd, patch, &x, arg!(1, 0, u32), result!(0, T)),
                     }
-                    return 1;
+                    return;
                 }
                 StepOp::PoolScatter => {
+                    if let (Some(quad), 2) = (bands.quad(), patch.rows) {
+                        let rows = [result!(0, T), result!(1, T)];
+                        bands.scatter_quads(simd, patch, &quad, arg!(0, 0, T), arg!(1, 0, u32), rows, beside);
+                        return;
+                    }
                     for row in 0..patch.rows {
-                        beside(row);
+                        beside(patch.len);
                         bands.scatter(patch, row, arg!(0, 0, T), arg!(1, 0, u32), result!(row, T));
                     }
-                    return patch.rows;
+                    return;
                 }
                 _ => {}
             }
         }
         let rows = if out_kind == Kind::Pixels { patch.rows } else { 1 };
         for row in 0..rows {
-            beside(row);
             let out = result!(row, T);
             let (chunk, is_short) = (out.len(), BLOCK.is_multiple_of(f.period));
             let mut operands = Operands { args: [&[]; MAX_ARGS], repeats: [false; MAX_ARGS], chunk, is_short, out };
@@ -97,9 +109,11 @@ impl<T: Real> Tiles<'_, T> {
                     operands.chunk = self.spread;
                 }
             }
-            operands.apply::<S>(step.op);
+            if !operands.by_columns(simd, step.op, f.period, beside) {
+                beside(patch.rows * patch.len / rows);
+                operands.apply::<S>(step.op);
+            }
         }
-        rows
     }
 }
 
@@ -159,6 +173,38 @@ impl<T: Real> Pairs<T> for Operands<'_, T> {
 }
 
 impl<T: Real> Operands<'_, T> {
+    /// Runs a step of a normalisation some columns at a time, if all of its parameters are columns and these can be.
+    #[inline(always)]
+    fn by_columns<S: Simd>(&mut self, simd: S, op: StepOp, columns: usize, beside: &mut impl FnMut(usize)) -> bool {
+        if !columns::are_whole::<S, T>(columns) {
+            return false;
+        }
+        let ([a, b, c, d, e, f], out) = (self.args, &mut *self.out);
+        match (op, self.repeats) {
+            (StepOp::Normalize, [false, true, true, ..]) => {
+                columns::map::<S, T, columns::Normalize, 1, 2>(simd, columns, [a], [b, c], out, beside);
+            }
+            (StepOp::NormalizeMulAdd, [false, true, true, true, true, _]) => {
+                columns::map::<S, T, columns::NormalizeMulAdd, 1, 4>(simd, columns, [a], [b, c, d, e], out, beside);
+            }
+            (StepOp::NormalizeGrad, [false, false, true, true, true, _]) => {
+                columns::map::<S, T, columns::NormalizeGrad, 2, 3>(simd, columns, [a, b], [c, d, e], out, beside);
+            }
+            (StepOp::NormalizeThenGrad, [false, false, true, true, true, true]) => {
+                columns::map::<S, T, columns::NormalizeThenGrad, 2, 4>(
+                    simd,
+                    columns,
+                    [a, b],
+                    [c, d, e, f],
+                    out,
+                    beside,
+                );
+            }
+            _ => return false,
+        }
+        true
+    }
+
     #[inline(always)]
     fn apply<S: Simd>(self, op: StepOp) {
         match op {
@@ -175,7 +221,12 @@ impl<T: Real> Operands<'_, T> {
                 [xhat = 0, g = 1, rstd = 2, slope = 3, shift = 4],
                 rstd.fma::<S>(g, slope.fma::<S>(xhat, shift))
             ),
-            StepOp::PoolIndices | StepOp::PoolGather | StepOp::PoolScatter => {}
+            StepOp::NormalizeThenGrad => each!(
+                self,
+                [x = 0, g = 1, mean = 2, rstd = 3, slope = 4, shift = 5],
+                rstd.fma::<S>(g, slope.fma::<S>((x - mean) * rstd, shift))
+            ),
+            StepOp::PoolIndices | StepOp::PoolMax { .. } | StepOp::PoolGather | StepOp::PoolScatter => {}
         }
     }
 }

@@ -27,6 +27,54 @@ impl Partition {
     }
 }
 
+/// What is summed of some rows.
+#[derive(Clone, Copy)]
+pub(super) struct Summed<'a, T> {
+    pub(super) of: &'a [T],
+    pub(super) times: Times<'a, T>,
+}
+
+/// What it is multiplied by.
+#[derive(Clone, Copy)]
+pub(super) enum Times<'a, T> {
+    One,
+    Value(&'a [T]),
+    /// `(x - mean) * rstd`; a mean and an rstd for each accumulator.
+    Normalized {
+        x: &'a [T],
+        mean: &'a [T],
+        rstd: &'a [T],
+    },
+}
+
+impl<'a, T: Real> Summed<'a, T> {
+    /// Elements `[first, last)` of it.
+    #[inline(always)]
+    fn range(self, first: usize, last: usize) -> Self {
+        let times = match self.times {
+            Times::One => Times::One,
+            Times::Value(x) => Times::Value(&x[first..last]),
+            Times::Normalized { x, mean, rstd } => Times::Normalized { x: &x[first..last], mean, rstd },
+        };
+        Summed { of: &self.of[first..last], times }
+    }
+
+    #[inline(always)]
+    fn from(self, first: usize) -> Self {
+        self.range(first, self.of.len())
+    }
+
+    /// The term of element `i`, which is added to an accumulator.
+    #[inline(always)]
+    fn term(&self, i: usize, lane: usize) -> T {
+        match self.times {
+            Times::One => self.of[i],
+            Times::Value(x) => self.of[i] * x[i],
+            Times::Normalized { x, mean, rstd } => self.of[i] * ((x[i] - mean[lane]) * rstd[lane]),
+        }
+    }
+}
+
 /// The running sums of a range of rows, which begins with a block.
 pub(super) struct ColumnSums<'a, T> {
     partition: &'a Partition,
@@ -49,21 +97,28 @@ impl<'a, T: Real> ColumnSums<'a, T> {
         Self { partition, range, lanes, into }
     }
 
-    /// Adds rows `row..` to sum `n`; rows outside the range are left out. Rows come in order.
+    /// Adds rows `row..` to sum `n`; rows outside the range are left out. Rows come in order. `beside` is told of the terms that are added.
     #[inline(always)]
-    pub(super) fn add<S: Simd>(&mut self, simd: S, n: usize, mut row: usize, mut x: &[T]) {
+    pub(super) fn add<S: Simd>(
+        &mut self,
+        simd: S,
+        n: usize,
+        mut row: usize,
+        mut x: Summed<'_, T>,
+        beside: &mut impl FnMut(usize),
+    ) {
         let c = self.partition.columns;
         if row < self.range[0] {
-            let skip = (self.range[0] - row).min(x.len() / c);
-            (row, x) = (row + skip, &x[skip * c..]);
+            let skip = (self.range[0] - row).min(x.of.len() / c);
+            (row, x) = (row + skip, x.from(skip * c));
         }
-        while !x.is_empty() && row < self.range[1] {
+        while !x.of.is_empty() && row < self.range[1] {
             let block = row / self.partition.rows;
             let first = block * self.partition.rows;
             let end = (first + self.partition.rows).min(self.range[1]);
-            let count = (end - row).min(x.len() / c);
-            self.add_in_block(simd, n, [row - first, end - first], &x[..count * c]);
-            (row, x) = (row + count, &x[count * c..]);
+            let count = (end - row).min(x.of.len() / c);
+            self.add_in_block(simd, n, [row - first, end - first], x.range(0, count * c), beside);
+            (row, x) = (row + count, x.from(count * c));
             if row == end {
                 self.close(n, block, end - first);
             }
@@ -72,33 +127,41 @@ impl<'a, T: Real> ColumnSums<'a, T> {
 
     /// Adds rows of one block, of `rows` in all.
     #[inline(always)]
-    fn add_in_block<S: Simd>(&mut self, simd: S, n: usize, [row, rows]: [usize; 2], mut x: &[T]) {
+    fn add_in_block<S: Simd>(
+        &mut self,
+        simd: S,
+        n: usize,
+        [row, rows]: [usize; 2],
+        mut x: Summed<'_, T>,
+        beside: &mut impl FnMut(usize),
+    ) {
         let &Partition { columns: c, lanes, .. } = self.partition;
         let (run, total) = self.lanes[2 * n * lanes..][..2 * lanes].split_at_mut(lanes);
         if rows * c <= FEW {
-            for (i, x) in x.chunks_exact(c).enumerate() {
-                for (sum, &x) in run.iter_mut().zip(x) {
-                    *sum = if row + i == 0 { x } else { *sum + x };
+            for i in 0..x.of.len() / c {
+                for (j, sum) in run[..c].iter_mut().enumerate() {
+                    let term = x.term(i * c + j, j);
+                    *sum = if row + i == 0 { term } else { *sum + term };
                 }
             }
             return;
         }
         let mut at = row * c;
-        while !x.is_empty() {
+        while !x.of.is_empty() {
             let (line, lane) = (at / lanes, at % lanes);
-            let step = if lane == 0 && x.len() >= lanes {
+            let step = if lane == 0 && x.of.len() >= lanes {
                 // Whole lines up to the end of the run.
-                let lines = (RUN - line % RUN).min(x.len() / lanes);
-                add_lines(simd, run, &x[..lines * lanes]);
+                let lines = (RUN - line % RUN).min(x.of.len() / lanes);
+                add_lines(simd, run, x.range(0, lines * lanes), beside);
                 lines * lanes
             } else {
-                let step = (lanes - lane).min(x.len());
-                for (sum, &x) in run[lane..].iter_mut().zip(&x[..step]) {
-                    *sum += x;
+                let step = (lanes - lane).min(x.of.len());
+                for (i, sum) in run[lane..lane + step].iter_mut().enumerate() {
+                    *sum += x.term(i, lane + i);
                 }
                 step
             };
-            (at, x) = (at + step, &x[step..]);
+            (at, x) = (at + step, x.from(step));
             if at % (RUN * lanes) == 0 {
                 flush(run, total);
             }
@@ -141,33 +204,87 @@ fn flush<T: Real>(run: &mut [T], total: &mut [T]) {
     }
 }
 
+/// Registers of accumulators that lines are added to at a time: with as many of means and of deviations they stay in sixteen.
+const GROUP: usize = 4;
+
+/// Registers that follow each other.
+///
+/// # Safety
+/// `from` is valid for reading [`GROUP`] registers.
+#[inline(always)]
+unsafe fn load<S: Simd, T: Real>(simd: S, from: *const T) -> [T::Reg<S>; GROUP] {
+    // SAFETY: the caller vouches for the range.
+    std::array::from_fn(|i| unsafe { T::load(simd, from.add(i * T::lanes::<S>())) })
+}
+
 /// Adds lines as long as `sums`, one after the other, some registers of each at a time.
 #[inline(always)]
-fn add_lines<S: Simd, T: Real>(simd: S, sums: &mut [T], x: &[T]) {
+fn add_lines<S: Simd, T: Real>(simd: S, sums: &mut [T], x: Summed<'_, T>, beside: &mut impl FnMut(usize)) {
     let (lanes, width) = (T::lanes::<S>(), sums.len());
-    let group = 4 * lanes;
+    let lines = x.of.len() / width;
+    let group = GROUP * lanes;
+    if let Times::Normalized { mean, rstd, .. } = x.times {
+        assert!(mean.len() >= width && rstd.len() >= width);
+    }
     let mut at = 0;
     while at + group <= width {
-        // SAFETY: `at + group` lies within `sums` and within every line of x.
-        unsafe {
-            let to = sums.as_mut_ptr().add(at);
-            let mut acc: [T::Reg<S>; 4] = std::array::from_fn(|i| T::load(simd, to.add(i * lanes)));
-            for line in x.chunks_exact(width) {
-                let from = line.as_ptr().add(at);
-                for i in 0..4 {
-                    acc[i] = T::vadd(simd, acc[i], T::load(simd, from.add(i * lanes)));
+        // Whether a line is that of the accumulators or of a value, `at + group` lies within it: those of values are as long (`Summed::range`).
+        let to = sums.as_mut_ptr().wrapping_add(at);
+        let of = x.of.as_ptr().wrapping_add(at);
+        beside(lines * group);
+        // SAFETY: see above.
+        let mut acc: [T::Reg<S>; GROUP] = unsafe { load(simd, to) };
+        match x.times {
+            Times::One => {
+                for line in 0..lines {
+                    // SAFETY: see above.
+                    let x = unsafe { load::<S, T>(simd, of.wrapping_add(line * width)) };
+                    for i in 0..GROUP {
+                        acc[i] = T::vadd(simd, acc[i], x[i]);
+                    }
                 }
             }
-            for i in 0..4 {
-                T::store(simd, to.add(i * lanes), acc[i]);
+            Times::Value(by) => {
+                let by = by.as_ptr().wrapping_add(at);
+                for line in 0..lines {
+                    let line = line * width;
+                    // SAFETY: see above.
+                    let (x, by) = unsafe {
+                        (load::<S, T>(simd, of.wrapping_add(line)), load::<S, T>(simd, by.wrapping_add(line)))
+                    };
+                    for i in 0..GROUP {
+                        acc[i] = T::vadd(simd, acc[i], T::vmul(simd, x[i], by[i]));
+                    }
+                }
             }
+            Times::Normalized { x: by, mean, rstd } => {
+                let by = by.as_ptr().wrapping_add(at);
+                // SAFETY: parameters are as long as the accumulators (asserted above).
+                let (mean, rstd) =
+                    unsafe { (load::<S, T>(simd, mean.as_ptr().add(at)), load::<S, T>(simd, rstd.as_ptr().add(at))) };
+                for line in 0..lines {
+                    let line = line * width;
+                    // SAFETY: see above.
+                    let (x, by) = unsafe {
+                        (load::<S, T>(simd, of.wrapping_add(line)), load::<S, T>(simd, by.wrapping_add(line)))
+                    };
+                    for i in 0..GROUP {
+                        let by = T::vmul(simd, T::vsub(simd, by[i], mean[i]), rstd[i]);
+                        acc[i] = T::vadd(simd, acc[i], T::vmul(simd, x[i], by));
+                    }
+                }
+            }
+        }
+        for i in 0..GROUP {
+            // SAFETY: see above.
+            unsafe { T::store(simd, to.wrapping_add(i * lanes), acc[i]) };
         }
         at += group;
     }
     if at < width {
-        for line in x.chunks_exact(width) {
-            for (sum, &x) in sums[at..].iter_mut().zip(&line[at..]) {
-                *sum += x;
+        for line in 0..lines {
+            for (lane, sum) in sums.iter_mut().enumerate().skip(at) {
+                *sum += x.term(line * width + lane, lane);
             }
         }
     }
