@@ -36,7 +36,7 @@ fn passes(full: usize, pooling: Pooling) -> [Fusion; 3] {
     ];
     let sum = |times, into| Sum { of: Temp(1), times, into, pooled: false };
     let sums = vec![sum(Factor::One, 0), sum(Factor::Normalized([Input(0), Param(0), Param(1)]), 1)];
-    let grad = &[Input(0), Temp(1), Param(0), Param(1), Param(2), Param(3)];
+    let grad = &[Input(0), Temp(1), Param(0), Param(1), Param(1), Param(2), Param(3)];
     let gradient = [&scattered[..], &[(StepOp::NormalizeThenGrad, grad, Output(0), false)]].concat();
     [new(forward, vec![]), new(steps(&scattered), sums), new(steps(&gradient), vec![])]
 }

@@ -133,22 +133,22 @@ fn block<T: Real>(n: usize, hw: [usize; 2], c: usize, kernel: [usize; 2], par: P
     let [mut slope, mut shift] = [vec![T::ZERO; c], vec![T::ZERO; c]];
     let totals = [sum(&placed, c), sum(&product, c)];
     metaforge_kernels::grad_coefficients(&totals[0], &totals[1], &rstd, full / c, &mut slope, &mut shift);
+    let last = [Param(2), Param(3), Param(4)];
     let first = step(StepOp::Normalize, &[Input(0), Param(0), Param(1)], Temp(0), false);
-    let last = |op, args: &[Place]| step(op, &[args, &[Param(1), Param(2), Param(3)]].concat(), Output(0), false);
-    for steps in [
-        vec![first, last(StepOp::NormalizeGrad, &[Temp(0), Input(1)])],
-        vec![step(
-            StepOp::NormalizeThenGrad,
-            &[Input(0), Input(1), Param(0), Param(1), Param(2), Param(3)],
-            Output(0),
-            false,
-        )],
-    ] {
-        let fusion = Fusion::new(steps, vec![], c, full, None);
+    let second = step(StepOp::NormalizeGrad, &[&[Temp(0), Input(1)], &last[..]].concat(), Output(0), false);
+    let args = [&[Input(0), Input(1), Param(0), Param(1)], &last[..]].concat();
+    let both = step(StepOp::NormalizeThenGrad, &args, Output(0), false);
+    let run = |steps: &[Step], factor: &[T]| {
+        let fusion = Fusion::new(steps.to_vec(), vec![], c, full, None);
         let mut out = vec![T::ONE; full];
         let ins = &[In::Float(&x[..]), In::Float(&placed)];
-        fused(par, &fusion, ins, &[&mean, &rstd, &slope, &shift], &mut [Out::Float(&mut out)]);
-        assert_eq!(bits(&out), bits(&wanted));
+        fused(par, &fusion, ins, &[&mean, &rstd, factor, &slope, &shift], &mut [Out::Float(&mut out)]);
+        bits(&out)
+    };
+    for factor in [&rstd, &scale] {
+        let by_steps = run(&[first.clone(), second.clone()], factor);
+        assert_eq!(run(std::slice::from_ref(&both), factor), by_steps);
+        assert!(!std::ptr::eq(factor, &rstd) || by_steps == bits(&wanted));
     }
 }
 

@@ -41,9 +41,9 @@ fn join(steps: &mut Vec<Step>, sums: &[Sum], at: usize) -> bool {
             (StepOp::MulAdd, StepOp::Normalize, 0 | 1) => {
                 (StepOp::NormalizeMulAdd, [&inner.args[..], &others].concat())
             }
-            (StepOp::NormalizeGrad, StepOp::Normalize, 0) if inner.args[2] == step.args[2] => {
-                let [x, mean] = [inner.args[0], inner.args[1]];
-                (StepOp::NormalizeThenGrad, [&[x, others[0], mean], &others[1..]].concat())
+            (StepOp::NormalizeGrad, StepOp::Normalize, 0) => {
+                let (x, g) = (inner.args[0], others[0]);
+                (StepOp::NormalizeThenGrad, [&[x, g], &inner.args[1..], &others[1..]].concat())
             }
             _ => continue,
         };

@@ -3,7 +3,7 @@
 use crate::real::Real;
 use crate::simd::Simd;
 
-/// Registers of columns at a time: with up to four parameters each they stay in sixteen.
+/// Registers of columns at a time: with up to five parameters each they stay in sixteen.
 const GROUP: usize = 2;
 
 /// A function of `D` elements and of `P` parameters of their column.
@@ -45,11 +45,15 @@ impl<T: Real> Columns<T, 2, 3> for NormalizeGrad {
 /// [`super::StepOp::NormalizeThenGrad`].
 pub(super) struct NormalizeThenGrad;
 
-impl<T: Real> Columns<T, 2, 4> for NormalizeThenGrad {
+impl<T: Real> Columns<T, 2, 5> for NormalizeThenGrad {
     #[inline(always)]
-    fn apply<S: Simd>(simd: S, [x, g]: [T::Reg<S>; 2], [mean, rstd, slope, shift]: [T::Reg<S>; 4]) -> T::Reg<S> {
+    fn apply<S: Simd>(
+        simd: S,
+        [x, g]: [T::Reg<S>; 2],
+        [mean, rstd, factor, slope, shift]: [T::Reg<S>; 5],
+    ) -> T::Reg<S> {
         let xhat = <Normalize as Columns<T, 1, 2>>::apply(simd, [x], [mean, rstd]);
-        <NormalizeGrad as Columns<T, 2, 3>>::apply(simd, [xhat, g], [rstd, slope, shift])
+        <NormalizeGrad as Columns<T, 2, 3>>::apply(simd, [xhat, g], [factor, slope, shift])
     }
 }
 

@@ -65,7 +65,7 @@ pub const MAX_OPERANDS: usize = 32;
 /// The longest rows that are summed.
 pub const MAX_PERIOD: usize = 2048;
 /// The most operands of a step.
-pub const MAX_ARGS: usize = 6;
+pub const MAX_ARGS: usize = 7;
 
 /// Where a step finds a value or leaves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,7 +97,7 @@ pub enum StepOp {
     NormalizeMulAdd,
     /// `rstd * g + (slope * xhat + shift)` of xhat, g, rstd, slope, shift, fused multiply-adds as in [`crate::normalize_grad`].
     NormalizeGrad,
-    /// [`StepOp::NormalizeGrad`] with `(x - mean) * rstd` for xhat, of x, g, mean, rstd, slope, shift.
+    /// [`StepOp::NormalizeGrad`] of `(x - mean) * rstd`: of x, g, mean, rstd, and of its own rstd, slope, shift.
     NormalizeThenGrad,
     /// The index of the first maximum of each window within its image: pixels to windows.
     PoolIndices,
@@ -391,7 +391,7 @@ impl Step {
                         StepOp::Unary(_) => 1,
                         StepOp::Binary(_) => 2,
                         StepOp::NormalizeMulAdd | StepOp::NormalizeGrad => 5,
-                        StepOp::NormalizeThenGrad => 6,
+                        StepOp::NormalizeThenGrad => 7,
                         _ => 3,
                     },
                     [&[Pixels; MAX_ARGS], &[Windows; MAX_ARGS]],

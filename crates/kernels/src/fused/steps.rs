@@ -179,23 +179,23 @@ impl<T: Real> Operands<'_, T> {
         if !columns::are_whole::<S, T>(columns) {
             return false;
         }
-        let ([a, b, c, d, e, f], out) = (self.args, &mut *self.out);
+        let ([a, b, c, d, e, f, g], out) = (self.args, &mut *self.out);
         match (op, self.repeats) {
             (StepOp::Normalize, [false, true, true, ..]) => {
                 columns::map::<S, T, columns::Normalize, 1, 2>(simd, columns, [a], [b, c], out, beside);
             }
-            (StepOp::NormalizeMulAdd, [false, true, true, true, true, _]) => {
+            (StepOp::NormalizeMulAdd, [false, true, true, true, true, ..]) => {
                 columns::map::<S, T, columns::NormalizeMulAdd, 1, 4>(simd, columns, [a], [b, c, d, e], out, beside);
             }
-            (StepOp::NormalizeGrad, [false, false, true, true, true, _]) => {
+            (StepOp::NormalizeGrad, [false, false, true, true, true, ..]) => {
                 columns::map::<S, T, columns::NormalizeGrad, 2, 3>(simd, columns, [a, b], [c, d, e], out, beside);
             }
-            (StepOp::NormalizeThenGrad, [false, false, true, true, true, true]) => {
-                columns::map::<S, T, columns::NormalizeThenGrad, 2, 4>(
+            (StepOp::NormalizeThenGrad, [false, false, true, true, true, true, true]) => {
+                columns::map::<S, T, columns::NormalizeThenGrad, 2, 5>(
                     simd,
                     columns,
                     [a, b],
-                    [c, d, e, f],
+                    [c, d, e, f, g],
                     out,
                     beside,
                 );
@@ -223,8 +223,8 @@ impl<T: Real> Operands<'_, T> {
             ),
             StepOp::NormalizeThenGrad => each!(
                 self,
-                [x = 0, g = 1, mean = 2, rstd = 3, slope = 4, shift = 5],
-                rstd.fma::<S>(g, slope.fma::<S>((x - mean) * rstd, shift))
+                [x = 0, g = 1, mean = 2, rstd = 3, factor = 4, slope = 5, shift = 6],
+                factor.fma::<S>(g, slope.fma::<S>((x - mean) * rstd, shift))
             ),
             StepOp::PoolIndices | StepOp::PoolMax { .. } | StepOp::PoolGather | StepOp::PoolScatter => {}
         }
