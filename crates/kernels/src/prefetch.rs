@@ -1,8 +1,7 @@
 //! Asking for memory ahead of its use. Where a kernel walks through images in patches, the processor does not foresee where it goes next, and waits
 //! for every line that is not in its cache.
 
-/// Lines of a cache.
-pub(crate) const LINE: usize = 64;
+use crate::arena::LINE;
 
 /// Asks for one of several equal parts, `[part, parts]`, of a range of elements from `base` on, so that it can be spread over the arithmetic before
 /// their use. The memory is not accessed: any address will do.

@@ -152,24 +152,46 @@ fn block<T: Real>(n: usize, hw: [usize; 2], c: usize, kernel: [usize; 2], par: P
     }
 }
 
-/// A sum of windows, and one number for all columns.
+/// Sums of windows: of them times one number, of their products with others, and of those with others that are normalised.
 fn pooled_sum<T: Real>(n: usize, c: usize, numbers: Numbers) {
     use Place::{Input, Param, Temp};
     let pooling = Pooling { hw: [4, 6], channels: c, kernel: [2, 3] };
     let (full, windows) = (n * 24 * c, n * 4 * c);
-    let x = noise::<T>(windows, 1, numbers);
+    let [x, y] = [1, 2].map(|seed| noise::<T>(windows, seed, numbers));
+    let [mean, rstd] = [3, 4].map(|seed| noise::<T>(c, seed, numbers));
     let third = T::from_f64(0.3);
-    let fusion = Fusion::new(
-        vec![step(StepOp::Binary(Binary::Mul), &[Input(0), Param(0)], Temp(0), true)],
-        vec![Sum { of: Temp(0), times: Factor::One, into: 0, pooled: true }],
-        c,
-        full,
-        Some(pooling),
-    );
-    let mut out = vec![T::ZERO; c];
-    fused(Par::Rayon, &fusion, &[In::Float(&x)], &[&[third]], &mut [Out::Float(&mut out)]);
+    let sums = [Factor::One, Factor::Value(Input(1)), Factor::Normalized([Input(1), Param(1), Param(2)])];
+    let sums = sums.into_iter().enumerate().map(|(into, times)| Sum { of: Temp(0), times, into, pooled: true });
+    let scaled = step(StepOp::Binary(Binary::Mul), &[Input(0), Param(0)], Temp(0), true);
+    let fusion = Fusion::new(vec![scaled], sums.collect(), c, full, Some(pooling));
+    let mut out: [Vec<T>; 3] = std::array::from_fn(|_| vec![T::ZERO; c]);
+    let ins = &[In::Float(&x[..]), In::Float(&y)];
+    fused(Par::Rayon, &fusion, ins, &[&[third], &mean, &rstd], &mut out.each_mut().map(|x| Out::Float(x)));
     let product: Vec<T> = x.iter().map(|&x| x * third).collect();
-    assert_eq!(bits(&out), bits(&sum(&product, c)));
+    let by = |f: &dyn Fn(usize) -> T| -> Vec<T> { (0..windows).map(|i| product[i] * f(i)).collect() };
+    assert_eq!(bits(&out[0]), bits(&sum(&product, c)));
+    assert_eq!(bits(&out[1]), bits(&sum(&by(&|i| y[i]), c)));
+    assert_eq!(bits(&out[2]), bits(&sum(&by(&|i| (y[i] - mean[i % c]) * rstd[i % c]), c)));
+}
+
+/// A maximum and its index that only steps of the same pass read: placed where it was.
+fn placed_maxima<T: Real>(n: usize, hw: [usize; 2], c: usize, numbers: Numbers) {
+    use Place::{Input, Output, Temp};
+    let pooling = Pooling { hw, channels: c, kernel: [2, 2] };
+    let (full, windows) = (n * hw[0] * hw[1] * c, n * (hw[0] / 2) * (hw[1] / 2) * c);
+    let x = noise::<T>(full, 1, numbers);
+    let place = step(StepOp::PoolScatter, &[Output(0), Temp(0)], Output(1), false);
+    let run = |first: &[Step]| {
+        let fusion = Fusion::new([first, std::slice::from_ref(&place)].concat(), vec![], c, full, Some(pooling));
+        let (mut maxima, mut placed) = (vec![T::ONE; windows], vec![T::ONE; full]);
+        fused(Par::Seq, &fusion, &[In::Float(&x)], &[], &mut [Out::Float(&mut maxima), Out::Float(&mut placed)]);
+        (bits(&maxima), bits(&placed))
+    };
+    let apart = run(&[
+        step(StepOp::PoolIndices, &[Input(0)], Temp(0), false),
+        step(StepOp::PoolGather, &[Input(0), Temp(0)], Output(0), false),
+    ]);
+    assert!(run(&[step(StepOp::PoolMax { indices: Temp(0) }, &[Input(0)], Output(0), false)]) == apart);
 }
 
 /// What a pass reads: inputs and parameters.
@@ -432,6 +454,22 @@ fn indices_that_nobody_reads_are_written_once() {
                     |numbers| unread_indices::<f64>(n, hw, c, numbers),
                 );
             }
+        });
+    }
+}
+
+#[test]
+fn maxima_are_placed_where_they_were() {
+    // Tiles of whole rows and of parts of them, rows and columns outside of windows, channels that fill registers and that do not.
+    for (n, hw, c) in [(3, [6, 4], 2), (2, [28, 28], 64), (2, [9, 31], 48), (5, [7, 7], 17)] {
+        on_every_set(|| {
+            in_both_types(
+                |numbers| {
+                    placed_maxima::<f32>(n, hw, c, numbers);
+                    block::<f32>(n, hw, c, [2, 2], Par::Seq, numbers);
+                },
+                |numbers| placed_maxima::<f64>(n, hw, c, numbers),
+            );
         });
     }
 }

@@ -93,7 +93,7 @@ fn read_once(steps: &[Step], sums: &[Sum], place: Place) -> Option<usize> {
 
 /// Whether step `first` may as well be computed at step `at`, with no temporary that lives longer for it.
 fn can_wait(steps: &[Step], first: usize, at: usize) -> bool {
-    first + 1 == at || steps[first].args.iter().all(|arg| matches!(arg, Place::Input(_) | Place::Param(_)))
+    first + 1 == at || !steps[first].args.iter().any(|arg| matches!(arg, Place::Temp(_)))
 }
 
 /// Gives a temporary that is read no more to the next value; those that are summed stay until all steps are done.
@@ -120,10 +120,14 @@ pub(super) fn share_temporaries(steps: &mut [Step], sums: &mut [Sum]) {
                 *place = new;
             }
         };
+        // Indices that nobody reads are given back as soon as they are written.
+        let mut unread = None;
         if let StepOp::PoolMax { indices } = &mut step.op {
+            unread = (!last_read.contains_key(indices)).then_some(*indices);
             own(indices);
         }
         own(&mut step.out);
+        free.extend(unread.and_then(|place| places.remove(&place)));
         for place in read {
             if last_read[&place] == i && !is_summed(place) {
                 free.extend(places.remove(&place));
@@ -137,5 +141,78 @@ pub(super) fn share_temporaries(steps: &mut [Step], sums: &mut [Sum]) {
             Factor::One => {}
             Factor::Value(x) | Factor::Normalized([x, ..]) => own(x),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Place::{Input, Output, Param, Temp};
+
+    const MUL: StepOp = StepOp::Binary(Binary::Mul);
+    const ADD: StepOp = StepOp::Binary(Binary::Add);
+
+    fn step(op: StepOp, args: &[Place], out: Place) -> Step {
+        Step { op, args: args.to_vec(), out, pooled: false }
+    }
+
+    fn sum(of: Place, into: usize) -> Sum {
+        Sum { of, times: Factor::One, into, pooled: false }
+    }
+
+    /// What becomes of the steps and the sums: names of steps, and the sums.
+    fn merged(mut steps: Vec<Step>, mut sums: Vec<Sum>) -> (Vec<StepOp>, Vec<Sum>) {
+        merge(&mut steps, &mut sums);
+        share_temporaries(&mut steps, &mut sums);
+        (steps.into_iter().map(|step| step.op).collect(), sums)
+    }
+
+    #[test]
+    fn a_product_goes_into_the_sum_that_alone_reads_it() {
+        let normalize = step(StepOp::Normalize, &[Input(0), Param(0), Param(1)], Temp(0));
+        let multiply = |out| step(MUL, &[Temp(0), Input(1)], out);
+        let (steps, sums) = merged(vec![normalize.clone(), multiply(Temp(1))], vec![sum(Temp(1), 0)]);
+        let times = Factor::Normalized([Input(0), Param(0), Param(1)]);
+        assert_eq!((steps, sums), (vec![], vec![Sum { of: Input(1), times, ..sum(Input(1), 0) }]));
+        // Not if it is a result too, or if the normalised value is read elsewhere.
+        let (steps, _) = merged(vec![normalize.clone(), multiply(Output(1))], vec![sum(Output(1), 0)]);
+        assert_eq!(steps, [StepOp::Normalize, MUL]);
+        let (steps, sums) = merged(vec![normalize, multiply(Temp(1))], vec![sum(Temp(1), 0), sum(Temp(0), 1)]);
+        assert_eq!(steps, [StepOp::Normalize]);
+        assert_eq!(sums[0].times, Factor::Value(Input(1)));
+        // A square is a product of a value with itself; a product with a column is none of two values.
+        let square = vec![step(ADD, &[Input(0), Input(1)], Temp(0)), step(MUL, &[Temp(0), Temp(0)], Temp(1))];
+        let (steps, sums) = merged(square, vec![sum(Temp(1), 0)]);
+        assert_eq!((steps, sums[0].times), (vec![ADD], Factor::Value(sums[0].of)));
+        let (steps, _) = merged(vec![step(MUL, &[Input(0), Param(0)], Temp(0))], vec![sum(Temp(0), 0)]);
+        assert_eq!(steps, [MUL]);
+    }
+
+    #[test]
+    fn a_step_waits_only_if_no_temporary_lives_longer_for_it() {
+        let first = step(ADD, &[Input(0), Input(1)], Temp(0));
+        let between = step(ADD, &[Input(0), Param(0)], Output(0));
+        let last = step(ADD, &[Temp(1), Input(1)], Output(1));
+        let product = |a| step(MUL, &[a, Param(0)], Temp(1));
+        let (steps, _) = merged(vec![product(Input(0)), between.clone(), last.clone()], vec![]);
+        assert_eq!(steps, [ADD, StepOp::MulAdd]);
+        let (steps, _) = merged(vec![first.clone(), product(Temp(0)), between, last.clone()], vec![]);
+        assert_eq!(steps, [ADD, MUL, ADD, ADD]);
+        let (steps, _) = merged(vec![first, product(Temp(0)), last], vec![]);
+        assert_eq!(steps, [ADD, StepOp::MulAdd]);
+        // Twice the same product is no product and a sum.
+        let (steps, _) = merged(vec![product(Input(0)), step(ADD, &[Temp(1), Temp(1)], Output(0))], vec![]);
+        assert_eq!(steps, [MUL, ADD]);
+    }
+
+    #[test]
+    fn a_maximum_comes_with_its_index() {
+        let indices = step(StepOp::PoolIndices, &[Input(0)], Temp(0));
+        let gather = |x, out| step(StepOp::PoolGather, &[x, Temp(0)], out);
+        let (steps, _) =
+            merged(vec![indices.clone(), gather(Input(1), Output(0)), gather(Input(0), Output(1))], vec![]);
+        assert_eq!(steps, [StepOp::PoolMax { indices: Temp(0) }, StepOp::PoolGather]);
+        let (steps, _) = merged(vec![indices, gather(Input(1), Output(0))], vec![]);
+        assert_eq!(steps, [StepOp::PoolIndices, StepOp::PoolGather]);
     }
 }

@@ -2,7 +2,8 @@
 //! wait for.
 
 use super::operands::Memory;
-use crate::prefetch::{LINE, one};
+use crate::arena::LINE;
+use crate::prefetch::one;
 
 /// What is asked for, and how far that is.
 pub(super) struct Ahead<'a> {
@@ -22,7 +23,7 @@ pub(super) struct Ahead<'a> {
 }
 
 impl<'a> Ahead<'a> {
-    /// Of so many inputs and outputs.
+    /// For these inputs and outputs, of nothing yet.
     #[inline(always)]
     pub(super) fn new(operands: [&'a [Memory]; 2]) -> Self {
         let stride = operands.iter().copied().flatten().map(|m| m.stride).sum();

@@ -59,8 +59,7 @@ impl Quad {
                     (S::as_simd_f32s(p).0, S::as_simd_f32s(q).0, S::as_simd_f32s(r).0, S::as_simd_f32s(s).0);
                 let out = S::as_mut_simd_u32s(indices).0;
                 let best = S::as_mut_simd_f32s(cast_slice_mut(best)).0;
-                let [first, right, below, across] =
-                    [simd.splat_u32s(0), simd.splat_u32s(right), simd.splat_u32s(below), simd.splat_u32s(across)];
+                let [first, right, below, across] = self.splat(simd);
                 let mut names = simd.add_u32s(simd.splat_u32s(name), S::as_simd_u32s(&COUNT).0[0]);
                 for (i, ((((out, &p), &q), &r), &s)) in out.iter_mut().zip(p).zip(q).zip(r).zip(s).enumerate() {
                     let is_right = is_better_than(simd, q, p);

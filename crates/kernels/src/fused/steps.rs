@@ -64,6 +64,7 @@ impl<T: Real> Tiles<'_, T> {
         if let Some(bands) = &f.bands {
             // A tile without windows has nothing to compute for them.
             if out_kind != Kind::Pixels && patch.windows == 0 {
+                beside(patch.rows * patch.len);
                 return;
             }
             match step.op {
@@ -78,7 +79,10 @@ impl<T: Real> Tiles<'_, T> {
                             let indices = result!(0, u32, indices, Kind::Indices);
                             bands.max(simd, patch, &x, indices, result!(0, T), beside);
                         }
-                        _ => bands.gather(simd, patch, &x, arg!(1, 0, u32), result!(0, T)),
+                        _ => {
+                            beside(patch.rows * patch.len);
+                            bands.gather(simd, patch, &x, arg!(1, 0, u32), result!(0, T));
+                        }
                     }
                     return;
                 }
@@ -109,8 +113,11 @@ impl<T: Real> Tiles<'_, T> {
                     operands.chunk = self.spread;
                 }
             }
-            if !operands.by_columns(simd, step.op, f.period, beside) {
-                beside(patch.rows * patch.len / rows);
+            // A step over windows is told of as the pixels that they hold.
+            let (elements, pixels) = (operands.out.len(), patch.rows * patch.len / rows);
+            let mut tell = |done: usize| beside(if elements == pixels { done } else { done * pixels / elements });
+            if !operands.by_columns(simd, step.op, f.period, &mut tell) {
+                tell(elements);
                 operands.apply::<S>(step.op);
             }
         }

@@ -138,6 +138,7 @@ impl<'a, T: Real> ColumnSums<'a, T> {
         let &Partition { columns: c, lanes, .. } = self.partition;
         let (run, total) = self.lanes[2 * n * lanes..][..2 * lanes].split_at_mut(lanes);
         if rows * c <= FEW {
+            beside(x.of.len());
             for i in 0..x.of.len() / c {
                 for (j, sum) in run[..c].iter_mut().enumerate() {
                     let term = x.term(i * c + j, j);
@@ -156,6 +157,7 @@ impl<'a, T: Real> ColumnSums<'a, T> {
                 lines * lanes
             } else {
                 let step = (lanes - lane).min(x.of.len());
+                beside(step);
                 for (i, sum) in run[lane..lane + step].iter_mut().enumerate() {
                     *sum += x.term(i, lane + i);
                 }
@@ -207,79 +209,21 @@ fn flush<T: Real>(run: &mut [T], total: &mut [T]) {
 /// Registers of accumulators that lines are added to at a time: with as many of means and of deviations they stay in sixteen.
 const GROUP: usize = 4;
 
-/// Registers that follow each other.
-///
-/// # Safety
-/// `from` is valid for reading [`GROUP`] registers.
-#[inline(always)]
-unsafe fn load<S: Simd, T: Real>(simd: S, from: *const T) -> [T::Reg<S>; GROUP] {
-    // SAFETY: the caller vouches for the range.
-    std::array::from_fn(|i| unsafe { T::load(simd, from.add(i * T::lanes::<S>())) })
-}
-
 /// Adds lines as long as `sums`, one after the other, some registers of each at a time.
 #[inline(always)]
 fn add_lines<S: Simd, T: Real>(simd: S, sums: &mut [T], x: Summed<'_, T>, beside: &mut impl FnMut(usize)) {
     let (lanes, width) = (T::lanes::<S>(), sums.len());
     let lines = x.of.len() / width;
-    let group = GROUP * lanes;
-    if let Times::Normalized { mean, rstd, .. } = x.times {
-        assert!(mean.len() >= width && rstd.len() >= width);
-    }
     let mut at = 0;
-    while at + group <= width {
-        // Whether a line is that of the accumulators or of a value, `at + group` lies within it: those of values are as long (`Summed::range`).
-        let to = sums.as_mut_ptr().wrapping_add(at);
-        let of = x.of.as_ptr().wrapping_add(at);
-        beside(lines * group);
-        // SAFETY: see above.
-        let mut acc: [T::Reg<S>; GROUP] = unsafe { load(simd, to) };
-        match x.times {
-            Times::One => {
-                for line in 0..lines {
-                    // SAFETY: see above.
-                    let x = unsafe { load::<S, T>(simd, of.wrapping_add(line * width)) };
-                    for i in 0..GROUP {
-                        acc[i] = T::vadd(simd, acc[i], x[i]);
-                    }
-                }
-            }
-            Times::Value(by) => {
-                let by = by.as_ptr().wrapping_add(at);
-                for line in 0..lines {
-                    let line = line * width;
-                    // SAFETY: see above.
-                    let (x, by) = unsafe {
-                        (load::<S, T>(simd, of.wrapping_add(line)), load::<S, T>(simd, by.wrapping_add(line)))
-                    };
-                    for i in 0..GROUP {
-                        acc[i] = T::vadd(simd, acc[i], T::vmul(simd, x[i], by[i]));
-                    }
-                }
-            }
-            Times::Normalized { x: by, mean, rstd } => {
-                let by = by.as_ptr().wrapping_add(at);
-                // SAFETY: parameters are as long as the accumulators (asserted above).
-                let (mean, rstd) =
-                    unsafe { (load::<S, T>(simd, mean.as_ptr().add(at)), load::<S, T>(simd, rstd.as_ptr().add(at))) };
-                for line in 0..lines {
-                    let line = line * width;
-                    // SAFETY: see above.
-                    let (x, by) = unsafe {
-                        (load::<S, T>(simd, of.wrapping_add(line)), load::<S, T>(simd, by.wrapping_add(line)))
-                    };
-                    for i in 0..GROUP {
-                        let by = T::vmul(simd, T::vsub(simd, by[i], mean[i]), rstd[i]);
-                        acc[i] = T::vadd(simd, acc[i], T::vmul(simd, x[i], by));
-                    }
-                }
-            }
-        }
-        for i in 0..GROUP {
-            // SAFETY: see above.
-            unsafe { T::store(simd, to.wrapping_add(i * lanes), acc[i]) };
-        }
-        at += group;
+    while at + GROUP * lanes <= width {
+        beside(lines * GROUP * lanes);
+        add_columns::<S, T, GROUP>(simd, sums, x, at);
+        at += GROUP * lanes;
+    }
+    beside(lines * (width - at));
+    while at + lanes <= width {
+        add_columns::<S, T, 1>(simd, sums, x, at);
+        at += lanes;
     }
     if at < width {
         for line in 0..lines {
@@ -288,4 +232,76 @@ fn add_lines<S: Simd, T: Real>(simd: S, sums: &mut [T], x: Summed<'_, T>, beside
             }
         }
     }
+}
+
+/// Adds to `G` registers of accumulators from `at` on.
+#[inline(always)]
+fn add_columns<S: Simd, T: Real, const G: usize>(simd: S, sums: &mut [T], x: Summed<'_, T>, at: usize) {
+    let (lanes, width) = (T::lanes::<S>(), sums.len());
+    let lines = x.of.len() / width;
+    assert!(at + G * lanes <= width);
+    if let Times::Normalized { mean, rstd, .. } = x.times {
+        assert!(mean.len() >= width && rstd.len() >= width);
+    }
+    // The registers lie within the accumulators and, as asserted, within every line of what is summed and of what it is multiplied by, which are as long
+    // (`Summed::range`).
+    let to = sums.as_mut_ptr().wrapping_add(at);
+    let of = x.of.as_ptr().wrapping_add(at);
+    // SAFETY: see above.
+    let mut acc: [T::Reg<S>; G] = unsafe { load(simd, to) };
+    match x.times {
+        Times::One => {
+            for line in 0..lines {
+                // SAFETY: see above.
+                let x = unsafe { load::<S, T, G>(simd, of.wrapping_add(line * width)) };
+                for i in 0..G {
+                    acc[i] = T::vadd(simd, acc[i], x[i]);
+                }
+            }
+        }
+        Times::Value(by) => {
+            let by = by.as_ptr().wrapping_add(at);
+            for line in 0..lines {
+                let line = line * width;
+                // SAFETY: see above.
+                let (x, by) = unsafe {
+                    (load::<S, T, G>(simd, of.wrapping_add(line)), load::<S, T, G>(simd, by.wrapping_add(line)))
+                };
+                for i in 0..G {
+                    acc[i] = T::vadd(simd, acc[i], T::vmul(simd, x[i], by[i]));
+                }
+            }
+        }
+        Times::Normalized { x: by, mean, rstd } => {
+            let by = by.as_ptr().wrapping_add(at);
+            // SAFETY: parameters are as long as the accumulators (asserted above).
+            let (mean, rstd) =
+                unsafe { (load::<S, T, G>(simd, mean.as_ptr().add(at)), load::<S, T, G>(simd, rstd.as_ptr().add(at))) };
+            for line in 0..lines {
+                let line = line * width;
+                // SAFETY: see above.
+                let (x, by) = unsafe {
+                    (load::<S, T, G>(simd, of.wrapping_add(line)), load::<S, T, G>(simd, by.wrapping_add(line)))
+                };
+                for i in 0..G {
+                    let by = T::vmul(simd, T::vsub(simd, by[i], mean[i]), rstd[i]);
+                    acc[i] = T::vadd(simd, acc[i], T::vmul(simd, x[i], by));
+                }
+            }
+        }
+    }
+    for i in 0..G {
+        // SAFETY: see above.
+        unsafe { T::store(simd, to.wrapping_add(i * lanes), acc[i]) };
+    }
+}
+
+/// Registers that follow each other.
+///
+/// # Safety
+/// `from` is valid for reading `G` registers.
+#[inline(always)]
+unsafe fn load<S: Simd, T: Real, const G: usize>(simd: S, from: *const T) -> [T::Reg<S>; G] {
+    // SAFETY: the caller vouches for the range.
+    std::array::from_fn(|i| unsafe { T::load(simd, from.add(i * T::lanes::<S>())) })
 }
