@@ -18,30 +18,34 @@ fn layers() -> Vec<Layer> {
     few_shot.chain(seed).collect()
 }
 
-/// GFLOP/s in f32 of the threads of the current pool together, multiply-adds counted as two: one trial of a few milliseconds.
-fn trial() -> f64 {
-    let start = Instant::now();
-    let work: f64 = rayon::broadcast(|_| limits::multiply_adds()).iter().sum();
+/// GFLOP/s in f32 of the threads of the current pool together, multiply-adds counted as two: one trial, as long as `least` and a few milliseconds.
+fn trial(least: Duration) -> f64 {
+    let (start, mut work) = (Instant::now(), 0.0);
+    while work == 0.0 || start.elapsed() < least {
+        work += rayon::broadcast(|_| limits::multiply_adds()).iter().sum::<f64>();
+    }
     work / start.elapsed().as_secs_f64() / 1e9
 }
 
 /// The best of twenty trials.
 fn peak() -> f64 {
-    (0..20).map(|_| trial()).fold(0.0, f64::max)
+    (0..20).map(|_| trial(Duration::ZERO)).fold(0.0, f64::max)
 }
 
-/// Prints how a square product does in turns with multiply-adds alone, so that what else the machine does takes from both.
+/// Prints how a square product does in turns with multiply-adds alone, each for as long, so that what else the machine does takes from both.
 fn print_product(size: usize) {
     let dims = MatMulDims::new(size, size, size);
     let (a, b) = (limits::noise(size * size), limits::noise(size * size));
     let mut out = a.clone();
-    let repeats = (1024 / size).pow(3).max(1);
+    // A few milliseconds, as the shortest trial of multiply-adds is.
+    let repeats = (640 / size).pow(3).max(1);
     let mut rates: [Vec<f64>; 2] = Default::default();
     for _ in 0..TURNS {
-        rates[0].push(trial());
         let start = Instant::now();
         (0..repeats).for_each(|_| matmul(Par::Rayon, &dims, &a, &b, &mut out));
-        rates[1].push((2 * size.pow(3) * repeats) as f64 / start.elapsed().as_secs_f64() / 1e9);
+        let time = start.elapsed();
+        rates[0].push(trial(time));
+        rates[1].push((2 * size.pow(3) * repeats) as f64 / time.as_secs_f64() / 1e9);
     }
     rates.iter_mut().for_each(|rates| rates.sort_by(f64::total_cmp));
     let [alone, product] = rates.map(|rates| [rates[TURNS / 2], rates[TURNS - 1]]);
@@ -50,7 +54,7 @@ fn print_product(size: usize) {
 }
 
 /// Turns of a product and of multiply-adds alone.
-const TURNS: usize = 41;
+const TURNS: usize = 101;
 
 /// Prints a table: GFLOP/s and the share of the limit that each pass reaches, by its fastest run. Multiply-adds are counted densely, those on
 /// the padding included, so that a kernel that saves multiplications may come out above 100 %.

@@ -56,7 +56,8 @@ const FEW_COLS: usize = 8;
 const PANEL_K: usize = 1024;
 /// Multiply-adds from which panels of b are packed; below, b is small enough to be read where it lies.
 const PACK_WORK: usize = 192 * 192 * 192;
-/// And from which they are packed even if b's rows begin on cache lines: up to there such rows are as good, and threads need not wait for each other's panels.
+/// And from which they are packed even if b's rows begin on cache lines and a panel's are several: up to there such rows are as good, and threads need not
+/// wait for each other's panels. Rows of one line, a power of two apart, would share a few places of the first-level cache.
 const PACK_LINES_WORK: usize = 448 * 448 * 448;
 /// Elements of a transposed b that a thread turns at a time, at least: some 10 us.
 const TURN_GRAIN: usize = 1 << 15;
@@ -269,7 +270,8 @@ impl<T: Real> Job<'_, T> {
     fn is_packed(&self) -> bool {
         let is_on_line = |bytes: usize| bytes.is_multiple_of(LINE);
         let on_lines = is_on_line(self.b.as_ptr().addr()) && is_on_line(self.b_row * size_of::<T>());
-        let least = if on_lines && self.k <= PANEL_K { PACK_LINES_WORK } else { PACK_WORK };
+        let are_wide = self.kernels.wide * size_of::<T>() > LINE;
+        let least = if on_lines && are_wide && self.k <= PANEL_K { PACK_LINES_WORK } else { PACK_WORK };
         self.m * self.n * self.k >= least && self.m >= MIN_BLOCK_TILES * ROWS
     }
 
@@ -355,8 +357,14 @@ impl<T: Real> Job<'_, T> {
         let len = ks[1] - ks[0];
         for k in 0..len {
             let from = &self.a[(ks[0] + k) * self.a_step..][first..last];
-            for (tile, rows) in from.chunks(ROWS).enumerate() {
-                out[(tile * len + k) * ROWS..][..rows.len()].copy_from_slice(rows);
+            // To copy any number is a call that takes longer than so few.
+            let (whole, rest) = from.as_chunks::<ROWS>();
+            let mut places = out[k * ROWS..].chunks_mut(len * ROWS);
+            for (rows, to) in whole.iter().zip(&mut places) {
+                to[..ROWS].copy_from_slice(rows);
+            }
+            if let Some(to) = places.next() {
+                to[..rest.len()].copy_from_slice(rest);
             }
         }
     }
