@@ -196,8 +196,7 @@ impl<T: Real> Correlation<'_, T> {
             scratch::with::<T, _>(Slot::Window, N * N * v_plane + chunk, |v| {
                 let (v, zeros) = v.split_at_mut(N * N * v_plane);
                 zeros.fill(T::ZERO);
-                scratch::with::<T, _>(Slot::Panels, self.panels() * N * N * z_plane + wide, |z| {
-                    let (z, spill) = z.split_at_mut(self.panels() * N * N * z_plane);
+                scratch::with::<T, _>(Slot::Panels, self.panels() * N * N * z_plane, |z| {
                     let chunks = (0..self.x.c).step_by(chunk).map(|first| [first, (first + chunk).min(self.x.c)]);
                     let mut is_first = true;
                     for (phase, channels) in
@@ -221,7 +220,7 @@ impl<T: Real> Correlation<'_, T> {
                     }
                     for (panel, z) in z.chunks_exact(N * N * z_plane).enumerate() {
                         // SAFETY: these tiles are ours, by the caller's word.
-                        unsafe { self.emit::<M, N>(block, z, z_plane, col(panel), spill) }
+                        unsafe { self.emit::<M, N>(block, z, z_plane, col(panel)) }
                     }
                 });
             });
@@ -269,22 +268,19 @@ impl<T: Real> Correlation<'_, T> {
     ) where
         Input: Line<N, N>,
     {
-        scratch::with::<T, _>(Slot::Spare, channels[1] - channels[0], |spill| {
-            let job = Gather {
-                images: self.x,
-                grid: self.source::<M>(phase),
-                block: *block,
-                infinity: true,
-                channels,
-                zeros,
-                spill,
-                to,
-                row,
-                plane: [N * plane, plane],
-            };
-            // SAFETY: passed on.
-            unsafe { job.run::<Input, Input, N, N, N, N>(self.kernels.isa) }
-        });
+        let job = Gather {
+            images: self.x,
+            grid: self.source::<M>(phase),
+            block: *block,
+            infinity: true,
+            channels,
+            zeros,
+            to,
+            row,
+            plane: [N * plane, plane],
+        };
+        // SAFETY: passed on.
+        unsafe { job.run::<Input, Input, N, N, N, N>(self.kernels.isa) }
     }
 
     /// So many columns of y, from `col` on, for the tiles of a block, from its planes of products with a row of these columns for each tile.
@@ -297,7 +293,6 @@ impl<T: Real> Correlation<'_, T> {
         z: &[T],
         plane: usize,
         [col, channels]: [usize; 2],
-        spill: &mut [T],
     ) {
         let job = Emit {
             from: z,
@@ -307,8 +302,6 @@ impl<T: Real> Correlation<'_, T> {
             channels,
             to: self.y.get().wrapping_add(col),
             c: self.cols,
-            overlap: None,
-            spill,
         };
         // SAFETY: passed on.
         unsafe { job.run::<Output, Output, N, N, M, M>(self.kernels.isa) }
@@ -360,8 +353,7 @@ impl<T: Real> Correlation<'_, T> {
                 // SAFETY: the planes have `count` rows of `depth` elements, a part of each for this phase.
                 unsafe { self.gather::<M, N>(&block, phase, [0, self.x.c], zeros, to, [depth, v_plane]) }
             }
-            scratch::with::<T, _>(Slot::Panels, N * N * z_plane + wide, |z| {
-                let (z, spill) = z.split_at_mut(N * N * z_plane);
+            scratch::with::<T, _>(Slot::Panels, N * N * z_plane, |z| {
                 for col in (0..self.cols).step_by(wide) {
                     let channels = (self.cols - col).min(wide);
                     for i in 0..N * N {
@@ -380,7 +372,7 @@ impl<T: Real> Correlation<'_, T> {
                         unsafe { self.product(v, [depth, depth], u, channels, z, false) }
                     }
                     // SAFETY: these tiles are ours, by the caller's word.
-                    unsafe { self.emit::<M, N>(&block, z, z_plane, [col, channels], spill) }
+                    unsafe { self.emit::<M, N>(&block, z, z_plane, [col, channels]) }
                 }
             });
         });

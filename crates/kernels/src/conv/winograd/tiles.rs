@@ -111,7 +111,7 @@ pub(super) struct Grid {
 }
 
 /// A tile of many images.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) image: usize,
     /// Which of the image's tiles.
@@ -200,25 +200,44 @@ impl Grid {
         }
     }
 
-    /// Calls `f` for each of `F x G` pixels of a tile: its place in the tile, and its index in the image if it lies inside; the last ones of a short tile
-    /// are not its own.
+    /// Where the rows or columns of a tile end that are its own and lie in the image.
     #[inline(always)]
-    pub(super) fn pixels<const F: usize, const G: usize>(
-        &self,
-        &Place { pixel: [top, left], short, .. }: &Place,
-        mut f: impl FnMut(usize, usize, Option<usize>),
-    ) {
-        let [h, w] = self.hw.map(|x| x as isize);
-        let end = |first: isize, side: usize, short: bool| first + ((side - usize::from(short)) * self.stride) as isize;
-        let (bottom, right) = (h.min(end(top, F, short[0])), w.min(end(left, G, short[1])));
+    fn end(&self, place: &Place, axis: usize, side: usize) -> isize {
+        let own = (side - usize::from(place.short[axis])) * self.stride;
+        (self.hw[axis] as isize).min(place.pixel[axis] + own as isize)
+    }
+
+    /// Calls `f` for each of `F x G` pixels of a tile that lies in the image and is its own, which the last ones of a short tile are not: its place in the
+    /// tile and its index in the image.
+    #[inline(always)]
+    pub(super) fn pixels<const F: usize, const G: usize>(&self, place: &Place, mut f: impl FnMut(usize, usize, usize)) {
+        let [top, left] = place.pixel;
+        let (bottom, right) = (self.end(place, 0, F), self.end(place, 1, G));
         for i in 0..F {
             let row = top + (i * self.stride) as isize;
-            for j in 0..G {
-                let col = left + (j * self.stride) as isize;
-                let inside = (0..bottom).contains(&row) && (0..right).contains(&col);
-                f(i, j, inside.then_some((row * w + col) as usize));
+            if (0..bottom).contains(&row) {
+                let first = row * self.hw[1] as isize;
+                for j in 0..G {
+                    let col = left + (j * self.stride) as isize;
+                    if (0..right).contains(&col) {
+                        f(i, j, (first + col) as usize);
+                    }
+                }
             }
         }
+    }
+
+    /// The rows (axis 0) or columns of the image that those of a tile are which begins in it; in place of those that [`Grid::pixels`] leaves out, the
+    /// last one that it has.
+    #[inline(always)]
+    pub(super) fn line<const N: usize>(&self, place: &Place, axis: usize) -> [usize; N] {
+        let (mut at, end) = (place.pixel[axis], self.end(place, axis, N));
+        debug_assert!((0..end).contains(&at));
+        std::array::from_fn(|i| {
+            let next = place.pixel[axis] + (i * self.stride) as isize;
+            at = if next < end { next } else { at };
+            at as usize
+        })
     }
 }
 
@@ -232,6 +251,24 @@ mod tests {
         // F(4, 3) over 14, 7, 3 and 28 pixels: 4 + 4 + 3 + 3, 4 + 3, 3, and whole ones only.
         for (pixels, products) in [(14, 22), (7, 11), (3, 5), (28, 42)] {
             assert_eq!(Tiling::new([pixels, pixels], 4).products(6), products * products);
+        }
+    }
+
+    #[test]
+    fn rows_and_columns_are_those_of_the_pixels() {
+        let tiling = Tiling::new([7, 5], 4);
+        let grid = Grid { step: [4, 4], stride: 2, origin: [1, 0], hw: [13, 9] };
+        for place in grid.places(&Block::new(tiling, [0, 2 * tiling.count()])) {
+            let [rows, cols] = [0, 1].map(|axis| grid.line::<4>(&place, axis));
+            let mut own = [0, 0];
+            grid.pixels::<4, 4>(&place, |i, j, pixel| {
+                assert_eq!(pixel, rows[i] * 9 + cols[j]);
+                own = [own[0].max(i), own[1].max(j)];
+            });
+            // Of 4 + 3 rows the last is beyond the image, and of 3 + 3 columns.
+            assert_eq!(own, [[3, 1][place.tile[0]], [2, 1][place.tile[1]]], "{place:?}");
+            assert!(rows[own[0]..].iter().all(|&row| row == rows[own[0]]));
+            assert!(cols[own[1]..].iter().all(|&col| col == cols[own[1]]));
         }
     }
 

@@ -3,12 +3,12 @@
 //!
 //! A plane holds one of the n^2 values of every tile that has it, `[tile, channel]`, so that a plane of inputs times a plane of weights is a
 //! matrix product. The pixels of a tile may stand some apart, so that the tiles cover only every second pixel of an image, say. What
-//! lies outside an image is read from a row of zeros and written to a row that nobody reads, as what a short tile lacks is.
+//! lies outside an image is read from a row of zeros.
 
 use std::marker::PhantomData;
 
 use super::lines::Line;
-use super::tiles::{Block, Grid};
+use super::tiles::{Block, Grid, Place};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::microkernel::Mask;
@@ -25,8 +25,6 @@ pub(super) struct Gather<'a, T> {
     pub(super) channels: [usize; 2],
     /// As many zeros as there are channels.
     pub(super) zeros: &'a [T],
-    /// As many elements as there are channels, if there are short tiles: room for what they lack.
-    pub(super) spill: &'a mut [T],
     /// The first row of the first plane.
     pub(super) to: *mut T,
     /// From one row of a plane to the next.
@@ -65,35 +63,17 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Gather { images, grid, block, infinity, channels: [c0, c1], zeros, spill, to, row, plane } = self.0;
+        let Gather { images, grid, block, infinity, channels: [c0, c1], zeros, to, row, plane } = self.0;
         let c = images.c;
         assert!(images.hw == grid.hw && c0 <= c1 && c1 <= c && c1 - c0 <= zeros.len());
-        assert!(block.tiling.short == [0, 0] || c1 - c0 <= spill.len());
-        let spill = spill.as_mut_ptr();
-        let mut from = [[zeros.as_ptr(); G]; F];
-        let all = planes::<T, O, J>(to, plane);
+        let all = Planar::<T, O, J>::new(to, plane);
         for place in grid.places(&block) {
             let image = images.data[place.image * images.image_len()..][..images.image_len()].as_ptr();
-            grid.pixels::<F, G>(&place, |i, j, pixel| {
-                from[i][j] = pixel.map_or(zeros.as_ptr(), |p| image.wrapping_add(p * c + c0));
-            });
-            let at = place.row * row;
-            let mut short;
-            let mut to = &all;
-            if place.short[0] || place.short[1] && infinity {
-                let spill = spill.wrapping_sub(at);
-                short = all;
-                if place.short[0] {
-                    short[O - 1] = [spill; J];
-                }
-                if place.short[1] && infinity {
-                    short.iter_mut().for_each(|row| row[J - 1] = spill);
-                }
-                to = &short;
-            }
-            // SAFETY: each pixel lies in the image or is a row of zeros, and what a short tile lacks has room (checked above); the caller of
-            // `Gather::run` vouches for the planes.
-            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, [0, at], &from, to, c1 - c0) }
+            let mut from = [[zeros.as_ptr().cast_mut(); G]; F];
+            grid.pixels::<F, G>(&place, |i, j, pixel| from[i][j] = image.wrapping_add(pixel * c + c0).cast_mut());
+            let to = all.from(place.row * row).having([!place.short[0], !(place.short[1] && infinity)]);
+            // SAFETY: each pixel lies in the image or is a row of zeros (checked above); the caller of `Gather::run` vouches for the planes.
+            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, c1 - c0) }
         }
     }
 }
@@ -111,15 +91,72 @@ pub(super) struct Emit<'a, T> {
     pub(super) to: *mut T,
     /// Channels of the images.
     pub(super) c: usize,
-    /// Whether the first row and the first column of a tile lie on the last of the tile before: is there one above, to the left? They are then added to what
-    /// is there.
-    pub(super) overlap: Option<[bool; 2]>,
-    /// Room for what lies outside, `channels` long, and with overlaps for what is added, `O + J` times as much.
-    pub(super) spill: &'a mut [T],
 }
 
 impl<T: Real> Emit<'_, T> {
-    /// By `L` along the columns and `H` along the rows of `F x G` planes, to tiles of `O x J` pixels.
+    /// By `L` along the columns and `H` along the rows of `F x G` planes, to tiles of `O x J` pixels. What lies beyond an image, or what a short tile does not
+    /// have, is written to the last pixels that the tile has, and these after it.
+    ///
+    /// # Safety
+    /// Each tile begins in its image; the images of these tiles are writable, and nobody else uses these channels of the tiles' pixels meanwhile.
+    pub(super) unsafe fn run<
+        L: Line<F, O>,
+        H: Line<G, J>,
+        const F: usize,
+        const G: usize,
+        const O: usize,
+        const J: usize,
+    >(
+        self,
+        isa: Isa,
+    ) {
+        dispatch_on(isa, Vouched::<_, L, H, F, G, O, J>(self, PhantomData));
+    }
+
+    /// Checks that the planes hold all tiles, and gives what they are for a tile: what a short one lacks goes only into what it does not have, so any number
+    /// will do.
+    #[inline(always)]
+    fn planes<const F: usize, const G: usize>(&self) -> impl Fn(&Place) -> Planar<T, F, G> {
+        let (from, [row, col], channels) = (self.from, self.plane, self.channels);
+        assert!((F - 1) * row + (G - 1) * col + self.block.len() * channels <= from.len());
+        let all = Planar::<T, F, G>::new(from.as_ptr().cast_mut(), [row, col]);
+        move |place| all.from(place.row * channels).repeating(place.short)
+    }
+}
+
+impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize> Kernel
+    for Vouched<Emit<'_, T>, L, H, F, G, O, J>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let planes = self.0.planes::<F, G>();
+        let Emit { grid, block, channels, to: images, c, .. } = self.0;
+        for place in grid.places(&block) {
+            let image = images.wrapping_add(place.image * grid.hw[0] * grid.hw[1] * c);
+            let to = Planar {
+                rows: grid.line::<O>(&place, 0).map(|row| image.wrapping_add(row * grid.hw[1] * c)),
+                cols: grid.line::<J>(&place, 1).map(|col| col * c),
+                last: [true; 2],
+            };
+            // SAFETY: the planes hold the tiles; the caller of `Emit::run` vouches for the pixels.
+            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &planes(&place), &to, channels) }
+        }
+    }
+}
+
+/// From planes to tiles of pixels whose first row and first column lie on the last of the tile before, and are added to what is there.
+pub(super) struct EmitOver<'a, T> {
+    pub(super) tiles: Emit<'a, T>,
+    /// Whether there is a tile above the first, and one to the left of it.
+    pub(super) before: [bool; 2],
+    /// Room for what lies outside, as many elements as there are channels, and `O + J` times as much for what is added.
+    pub(super) spill: &'a mut [T],
+}
+
+impl<T: Real> EmitOver<'_, T> {
+    /// As [`Emit::run`], but that tiles may begin outside of their images.
     ///
     /// # Safety
     /// The images of these tiles are writable, and initialised where tiles overlap; nobody else uses these channels of the tiles' pixels meanwhile.
@@ -139,62 +176,41 @@ impl<T: Real> Emit<'_, T> {
 }
 
 impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize> Kernel
-    for Vouched<Emit<'_, T>, L, H, F, G, O, J>
+    for Vouched<EmitOver<'_, T>, L, H, F, G, O, J>
 {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Emit { from, plane, grid, block, channels, to: images, c, overlap, spill } = self.0;
-        assert!((F - 1) * plane[0] + (G - 1) * plane[1] + block.len() * channels <= from.len());
-        assert!(channels * if overlap.is_some() { 1 + O + J } else { 1 } <= spill.len());
+        let EmitOver { tiles, before, spill } = self.0;
+        let planes = tiles.planes::<F, G>();
+        let Emit { grid, block, channels, to: images, c, .. } = tiles;
+        assert!(channels * (1 + O + J) <= spill.len());
         let spill = spill.as_mut_ptr();
-        let mut to = [[spill; J]; O];
-        let all = planes::<T, F, G>(from.as_ptr().cast_mut(), plane).map(|row| row.map(|p| p.cast_const()));
         for place in grid.places(&block) {
             let image = images.wrapping_add(place.image * grid.hw[0] * grid.hw[1] * c);
-            grid.pixels::<O, J>(&place, |i, j, pixel| to[i][j] = pixel.map_or(spill, |p| image.wrapping_add(p * c)));
-            let at = [place.row * channels, 0];
-            let mut short;
-            let mut from = &all;
-            if place.short.contains(&true) {
-                short = all;
-                // What a short tile lacks goes only into what it does not have: any number will do.
-                if place.short[0] {
-                    short[F - 1] = short[F - 2];
-                }
-                if place.short[1] {
-                    short.iter_mut().for_each(|row| row[G - 1] = row[G - 2]);
-                }
-                from = &short;
-            }
-            let shared = overlap.map(|before| [0, 1].map(|i| before[i] || place.tile[i] > 0));
-            let Some(shared) = shared.filter(|shared| shared.contains(&true)) else {
-                // SAFETY: the planes hold the tiles (checked above); the caller of `Emit::run` vouches for the pixels.
-                unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, at, from, &to, channels) }
-                continue;
-            };
+            let mut whole = [[spill; J]; O];
+            grid.pixels::<O, J>(&place, |i, j, pixel| whole[i][j] = image.wrapping_add(pixel * c));
             // What is added goes aside first.
-            let whole = to;
-            let mut aside = 0;
+            let (mut to, mut aside) = (whole, 0);
+            let is_shared = [0, 1].map(|i| before[i] || place.tile[i] > 0);
             for i in 0..O {
                 for j in 0..J {
-                    if (i == 0 && shared[0] || j == 0 && shared[1]) && whole[i][j] != spill {
+                    if (i == 0 && is_shared[0] || j == 0 && is_shared[1]) && whole[i][j] != spill {
                         aside += 1;
                         to[i][j] = spill.wrapping_add(aside * channels);
                     }
                 }
             }
-            // SAFETY: as above; at most O + J - 1 pixels are aside, for which there is room.
+            // SAFETY: the planes hold the tiles, at most O + J - 1 pixels are aside, for which there is room, and the caller of `EmitOver::run` vouches for
+            // the others.
             unsafe {
-                sandwich::<T, S, L, H, F, G, O, J>(simd, at, from, &to, channels);
-                for i in 0..O {
-                    for j in 0..J {
-                        if to[i][j] != whole[i][j] {
-                            let added = std::slice::from_raw_parts(to[i][j], channels);
-                            let sum = std::slice::from_raw_parts_mut(whole[i][j], channels);
-                            sum.iter_mut().zip(added).for_each(|(sum, &x)| *sum += x);
-                        }
+                sandwich::<T, S, L, H, F, G, O, J>(simd, &planes(&place), &to, channels);
+                for (to, whole) in to.iter().flatten().zip(whole.iter().flatten()) {
+                    if to != whole {
+                        let added = std::slice::from_raw_parts(*to, channels);
+                        let sum = std::slice::from_raw_parts_mut(*whole, channels);
+                        sum.iter_mut().zip(added).for_each(|(sum, &x)| *sum += x);
                     }
                 }
             }
@@ -243,28 +259,89 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Planes { from, from_step, to, to_step, len, rows, row } = self.0;
-        let from = planes::<T, F, G>(from.cast_mut(), from_step).map(|row| row.map(|p| p.cast_const()));
-        let to = planes::<T, O, J>(to, to_step);
+        let (from, to) = (Planar::<T, F, G>::new(from.cast_mut(), from_step), Planar::<T, O, J>::new(to, to_step));
         for i in 0..rows {
             // SAFETY: the caller of `Planes::run` vouches for the elements.
-            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, row.map(|row| i * row), &from, &to, len) }
+            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from.from(i * row[0]), &to.from(i * row[1]), len) }
         }
     }
 }
 
-/// The same element of `N x J` planes.
-#[inline(always)]
-fn planes<T, const N: usize, const J: usize>(first: *mut T, [row, col]: [usize; 2]) -> [[*mut T; J]; N] {
-    let mut all = [[first; J]; N];
-    for i in 0..N {
-        for j in 0..J {
-            all[i][j] = first.wrapping_add(i * row + j * col);
-        }
+/// Where the numbers are that meet in a transform, those of `N x J` pixels or planes.
+trait Matrix<T, const N: usize, const J: usize> {
+    /// An element of one of them.
+    fn at(&self, i: usize, j: usize, element: usize) -> *mut T;
+
+    /// Whether there is such a one.
+    fn has(&self, _i: usize, _j: usize) -> bool {
+        true
     }
-    all
 }
 
-/// `to = L from H^T` for `len` elements, from these places after each pointer on.
+/// Pixels anywhere.
+impl<T, const N: usize, const J: usize> Matrix<T, N, J> for [[*mut T; J]; N] {
+    #[inline(always)]
+    fn at(&self, i: usize, j: usize, element: usize) -> *mut T {
+        self[i][j].wrapping_add(element)
+    }
+}
+
+/// Planes that lie evenly, or the rows and columns of pixels: a pointer for each row and the distance of each column.
+#[derive(Clone, Copy)]
+struct Planar<T, const N: usize, const J: usize> {
+    rows: [*mut T; N],
+    cols: [usize; J],
+    /// Whether there is a last row and a last column.
+    last: [bool; 2],
+}
+
+impl<T, const N: usize, const J: usize> Planar<T, N, J> {
+    #[inline(always)]
+    fn new(first: *mut T, [row, col]: [usize; 2]) -> Self {
+        Planar {
+            rows: std::array::from_fn(|i| first.wrapping_add(i * row)),
+            cols: std::array::from_fn(|j| j * col),
+            last: [true; 2],
+        }
+    }
+
+    /// From this element of each plane on.
+    #[inline(always)]
+    fn from(&self, element: usize) -> Self {
+        Planar { rows: self.rows.map(|row| row.wrapping_add(element)), ..*self }
+    }
+
+    #[inline(always)]
+    fn having(self, last: [bool; 2]) -> Self {
+        Planar { last, ..self }
+    }
+
+    /// With the last row, or the last column, in the place of the one before.
+    #[inline(always)]
+    fn repeating(mut self, [row, col]: [bool; 2]) -> Self {
+        if row {
+            self.rows[N - 1] = self.rows[N - 2];
+        }
+        if col {
+            self.cols[J - 1] = self.cols[J - 2];
+        }
+        self
+    }
+}
+
+impl<T, const N: usize, const J: usize> Matrix<T, N, J> for Planar<T, N, J> {
+    #[inline(always)]
+    fn at(&self, i: usize, j: usize, element: usize) -> *mut T {
+        self.rows[i].wrapping_add(self.cols[j] + element)
+    }
+
+    #[inline(always)]
+    fn has(&self, i: usize, j: usize) -> bool {
+        (i + 1 < N || self.last[0]) && (j + 1 < J || self.last[1])
+    }
+}
+
+/// `to = L from H^T` for `len` elements.
 ///
 /// # Safety
 /// They are readable and writable.
@@ -280,24 +357,21 @@ unsafe fn sandwich<
     const J: usize,
 >(
     simd: S,
-    [first, to_first]: [usize; 2],
-    from: &[[*const T; G]; F],
-    to: &[[*mut T; J]; O],
+    from: &impl Matrix<T, F, G>,
+    to: &impl Matrix<T, O, J>,
     len: usize,
 ) {
     let lanes = T::lanes::<S>();
     let whole = len - len % lanes;
     for i in (0..whole).step_by(lanes) {
-        let at = [first + i, to_first + i];
         // SAFETY: `lanes` elements from there on are of the `len`.
-        unsafe { step::<T, S, L, H, F, G, O, J>(simd, from, to, at, |p| T::load(simd, p), |p, v| T::store(simd, p, v)) }
+        unsafe { step::<T, S, L, H, F, G, O, J>(simd, from, to, i, |p| T::load(simd, p), |p, v| T::store(simd, p, v)) }
     }
     if whole < len {
         let rest = Mask::first(simd, len - whole);
-        let at = [first + whole, to_first + whole];
         // SAFETY: the mask ends with the `len`.
         unsafe {
-            step::<T, S, L, H, F, G, O, J>(simd, from, to, at, |p| rest.load(simd, p), |p, v| rest.store(simd, p, v))
+            step::<T, S, L, H, F, G, O, J>(simd, from, to, whole, |p| rest.load(simd, p), |p, v| rest.store(simd, p, v))
         }
     }
 }
@@ -305,7 +379,7 @@ unsafe fn sandwich<
 /// One register of each tile.
 ///
 /// # Safety
-/// `load` and `store` may be called so many elements after each pointer.
+/// `load` and `store` may be called with this element of each.
 #[inline(always)]
 unsafe fn step<
     T: Real,
@@ -318,9 +392,9 @@ unsafe fn step<
     const J: usize,
 >(
     simd: S,
-    from: &[[*const T; G]; F],
-    to: &[[*mut T; J]; O],
-    [at, to_at]: [usize; 2],
+    from: &impl Matrix<T, F, G>,
+    to: &impl Matrix<T, O, J>,
+    element: usize,
     load: impl Fn(*const T) -> T::Reg<S>,
     store: impl Fn(*mut T, T::Reg<S>),
 ) {
@@ -329,18 +403,21 @@ unsafe fn step<
     for i in 0..F {
         let mut row = [zero; G];
         for j in 0..G {
-            row[j] = load(from[i][j].wrapping_add(at));
+            row[j] = load(from.at(i, j, element));
         }
         half[i] = H::apply::<T, S>(simd, row);
     }
-    for j in 0..J {
+    // From the last on, because of what `Emit` writes to the last pixels of a tile.
+    for j in (0..J).rev() {
         let mut col = [zero; F];
         for i in 0..F {
             col[i] = half[i][j];
         }
         let col = L::apply::<T, S>(simd, col);
-        for i in 0..O {
-            store(to[i][j].wrapping_add(to_at), col[i]);
+        for i in (0..O).rev() {
+            if to.has(i, j) {
+                store(to.at(i, j, element), col[i]);
+            }
         }
     }
 }

@@ -105,10 +105,9 @@ impl<T: Real> WeightGrad<'_, T> {
         let (v_plane, q_plane) = (block * rows + gap::<T>(), block * cols + gap::<T>());
         let x_grid = |phase: &Phase| Grid { step: [M, M], stride: self.stride, origin: phase.origin, hw: self.x.hw };
         let g_grid = Grid { step: [M, M], stride: 1, origin: [0, 0], hw: self.g.hw };
-        scratch::with::<T, _>(Slot::Window, N * J * (v_plane + q_plane) + 2 * channels.max(cols), |values| {
+        scratch::with::<T, _>(Slot::Window, N * J * (v_plane + q_plane) + channels.max(cols), |values| {
             let (v, rest) = values.split_at_mut(N * J * v_plane);
-            let (q, rest) = rest.split_at_mut(N * J * q_plane);
-            let (zeros, spill) = rest.split_at_mut(channels.max(cols));
+            let (q, zeros) = rest.split_at_mut(N * J * q_plane);
             zeros.fill(T::ZERO);
             let zeros = &*zeros;
             for start in (0..total).step_by(block) {
@@ -123,7 +122,6 @@ impl<T: Real> WeightGrad<'_, T> {
                         infinity,
                         channels: [c0, c1],
                         zeros,
-                        spill: &mut *spill,
                         to: v[i * channels..].as_mut_ptr(),
                         row: rows,
                         plane: [J * v_plane, v_plane],
@@ -138,7 +136,6 @@ impl<T: Real> WeightGrad<'_, T> {
                     infinity,
                     channels: [g0, g1],
                     zeros,
-                    spill: &mut *spill,
                     to: q.as_mut_ptr(),
                     row: cols,
                     plane: [J * q_plane, q_plane],

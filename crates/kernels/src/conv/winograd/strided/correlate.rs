@@ -10,8 +10,8 @@ use super::{Kind, Pass, Plan, Tiles, gap};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::conv::winograd::lines::Line;
-use crate::conv::winograd::tiles::Block;
-use crate::conv::winograd::transform::{Emit, Planes};
+use crate::conv::winograd::tiles::{Block, Grid};
+use crate::conv::winograd::transform::{Emit, EmitOver, Planes};
 use crate::microkernel::{Kernels, ROWS, Segment, Strip};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::scratch::{self, Slot};
@@ -303,34 +303,34 @@ impl<T: Real> Correlation<'_, T> {
         unsafe {
             match (self.pass, part.kinds) {
                 (Pass::Forward, [Between, Between]) => {
-                    self.emit_as::<Output, 4, 4, 4, 4>(part, range, z, plane, cols, spill);
+                    self.write::<4, 4, 4, 4>(part, range, z, plane, cols);
                 }
                 (Pass::Forward, [Four, Four]) => {
-                    self.emit_as::<Output, 5, 5, 4, 4>(part, range, z, plane, cols, spill);
+                    self.write::<5, 5, 4, 4>(part, range, z, plane, cols);
                 }
                 (Pass::Forward, [Four, Three]) => {
-                    self.emit_as::<Output, 5, 4, 4, 3>(part, range, z, plane, cols, spill);
+                    self.write::<5, 4, 4, 3>(part, range, z, plane, cols);
                 }
                 (Pass::Forward, [Three, Four]) => {
-                    self.emit_as::<Output, 4, 5, 3, 4>(part, range, z, plane, cols, spill);
+                    self.write::<4, 5, 3, 4>(part, range, z, plane, cols);
                 }
                 (Pass::Forward, [Three, Three]) => {
-                    self.emit_as::<Output, 4, 4, 3, 3>(part, range, z, plane, cols, spill);
+                    self.write::<4, 4, 3, 3>(part, range, z, plane, cols);
                 }
                 (Pass::InputGrad, [Between, Between]) => {
-                    self.emit_as::<Scatter, 8, 8, 7, 7>(part, range, z, plane, cols, spill);
+                    self.add::<8, 8, 7, 7>(part, range, z, plane, cols, spill);
                 }
                 (Pass::InputGrad, [Four, Four]) => {
-                    self.emit_as::<Scatter, 9, 9, 9, 9>(part, range, z, plane, cols, spill);
+                    self.add::<9, 9, 9, 9>(part, range, z, plane, cols, spill);
                 }
                 (Pass::InputGrad, [Four, Three]) => {
-                    self.emit_as::<Scatter, 9, 7, 9, 7>(part, range, z, plane, cols, spill);
+                    self.add::<9, 7, 9, 7>(part, range, z, plane, cols, spill);
                 }
                 (Pass::InputGrad, [Three, Four]) => {
-                    self.emit_as::<Scatter, 7, 9, 7, 9>(part, range, z, plane, cols, spill);
+                    self.add::<7, 9, 7, 9>(part, range, z, plane, cols, spill);
                 }
                 (Pass::InputGrad, [Three, Three]) => {
-                    self.emit_as::<Scatter, 7, 7, 7, 7>(part, range, z, plane, cols, spill);
+                    self.add::<7, 7, 7, 7>(part, range, z, plane, cols, spill);
                 }
                 _ => unreachable!(
                     "tiles between paddings are so along both axes; weight gradients have a file of their own"
@@ -339,35 +339,60 @@ impl<T: Real> Correlation<'_, T> {
         }
     }
 
+    /// These tiles of the images that are written, some columns of which come from the planes of products.
+    fn tiles<'a>(
+        &self,
+        part: &Tiles,
+        grid: Grid,
+        range: [usize; 2],
+        z: &'a [T],
+        plane: usize,
+        [col, channels]: [usize; 2],
+    ) -> Emit<'a, T> {
+        Emit {
+            from: z,
+            plane: [self.planes()[1][1] * plane, plane],
+            grid,
+            block: Block::new(part.tiling(), range.map(|image| image * part.count())),
+            channels,
+            to: self.result.get().wrapping_add(col),
+            c: self.cols,
+        }
+    }
+
     /// # Safety
     /// See [`Correlation::emit`].
-    unsafe fn emit_as<L: Line<F, O> + Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize>(
+    unsafe fn write<const F: usize, const G: usize, const O: usize, const J: usize>(
         &self,
         part: &Tiles,
         range: [usize; 2],
         z: &[T],
         plane: usize,
-        [col, channels]: [usize; 2],
+        cols: [usize; 2],
+    ) where
+        Output: Line<F, O> + Line<G, J>,
+    {
+        let tiles = self.tiles(part, part.of_y(self.out), range, z, plane, cols);
+        // SAFETY: these images are ours, by the caller's word.
+        unsafe { tiles.run::<Output, Output, F, G, O, J>(self.kernels.isa) }
+    }
+
+    /// # Safety
+    /// See [`Correlation::emit`].
+    unsafe fn add<const F: usize, const G: usize, const O: usize, const J: usize>(
+        &self,
+        part: &Tiles,
+        range: [usize; 2],
+        z: &[T],
+        plane: usize,
+        cols: [usize; 2],
         spill: &mut [T],
-    ) {
-        let (grid, overlap) = if self.pass == Pass::Forward {
-            (part.of_y(self.out), None)
-        } else {
-            (part.of_x(self.out), Some(part.first.map(|first| first > 0)))
-        };
-        let tiles = range.map(|image| image * part.count());
-        let job = Emit {
-            from: z,
-            plane: [self.planes()[1][1] * plane, plane],
-            grid,
-            block: Block::new(part.tiling(), tiles),
-            channels,
-            to: self.result.get().wrapping_add(col),
-            c: self.cols,
-            overlap,
-            spill,
-        };
+    ) where
+        Scatter: Line<F, O> + Line<G, J>,
+    {
+        let tiles = self.tiles(part, part.of_x(self.out), range, z, plane, cols);
+        let job = EmitOver { tiles, before: part.first.map(|first| first > 0), spill };
         // SAFETY: these images are ours, by the caller's word, and tiles come after those that they lie beside.
-        unsafe { job.run::<L, L, F, G, O, J>(self.kernels.isa) }
+        unsafe { job.run::<Scatter, Scatter, F, G, O, J>(self.kernels.isa) }
     }
 }

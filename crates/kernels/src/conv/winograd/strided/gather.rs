@@ -89,7 +89,6 @@ impl<T: Real> Source<'_, T> {
             infinity: false,
             channels: self.channels,
             zeros: self.zeros,
-            spill: &mut [],
             to: self.to.wrapping_add(part.before * (last - first) * self.row),
             row: self.row,
             plane: [cols * self.plane, self.plane],
