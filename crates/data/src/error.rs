@@ -75,6 +75,16 @@ impl Error {
         Error::Corrupt { path: path.into(), what: what.into() }
     }
 
+    /// `path` is not there. Whoever named the folder `name` itself is told to name the one that it lies in.
+    pub(crate) fn missing(dir: &Path, name: &str, path: PathBuf, hint: &str) -> Self {
+        let above = dir.parent().filter(|_| dir.ends_with(name));
+        let hint = above.map_or(hint.into(), |above| {
+            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+            format!("name the folder above {name}, {}, as the data folder", above.display())
+        });
+        Error::Missing { path, hint }
+    }
+
     /// `Missing` where the system says "not found", `Io` otherwise.
     pub(crate) fn io(path: &Path, source: std::io::Error, hint: &str) -> Self {
         if source.kind() == std::io::ErrorKind::NotFound {

@@ -97,6 +97,9 @@ fn find(folder: &Path, name: &str) -> Result<PathBuf, Error> {
     match (plain.is_file(), packed.is_file()) {
         (true, _) => Ok(plain),
         (_, true) => Ok(packed),
-        _ => Err(Error::Missing { path: plain, hint: HINT.into() }),
+        _ => {
+            let dir = folder.parent().filter(|_| folder.ends_with("mnist")).unwrap_or(folder);
+            Err(Error::missing(dir, "mnist", plain, HINT))
+        }
     }
 }

@@ -93,6 +93,9 @@ fn mnist_parts_share_no_image() {
     assert!((0..val.len()).all(|i| number(&val, i) >= 20));
     let text = refusal(idx::mnist(dir.path(), Split::Test), "t10k-images-idx3-ubyte");
     assert!(text.contains(".gz"), "{text}");
+    let text = refusal(idx::mnist(&dir.path().join("mnist/mnist"), Split::Test), "mnist/mnist/t10k");
+    let above = format!("name the folder above mnist, {}, as", dir.path().display());
+    assert!(text.contains(&above), "{text}");
 
     write(&dir.path().join("train-labels-idx1-ubyte.gz"), &gzip(&idx_bytes(&[3], &[1, 2, 3])));
     assert!(refusal(idx::mnist(dir.path(), Split::Train), "train-labels").contains("3 labels"));

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 const ABOUT: &str = "Meta-learning and generative adversarial networks on a plain CPU.
 
-Without a command it runs `quickstart`: three small trainings in two to three minutes, nothing to download, and a report to look at.";
+Without a command it runs `quickstart`: three small trainings in a few minutes, nothing to download, and a report to look at.";
 
 const AFTER: &str = "Examples:
   metaforge                                          the quickstart
@@ -33,7 +33,7 @@ pub struct Cli {
 /// What can be asked of the program.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Train three small models in two to three minutes, without data, and write a report
+    /// Train three small models in a few minutes, without data, and write a report
     Quickstart(Quickstart),
     /// Train a recipe in a run folder; resume it if the folder holds its unfinished run
     Train(Train),
@@ -53,6 +53,10 @@ pub struct Quickstart {
     pub out: PathBuf,
     #[command(flatten)]
     pub how: How,
+    /// Change a key that all three recipes have, or one of a part, such as classifier.eval.tasks=100, gan.steps=500, generator.steps=50; can be
+    /// repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
 }
 
 /// Arguments of `metaforge train`.
@@ -67,6 +71,9 @@ pub struct Train {
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub how: How,
+    /// Change a key of the recipe, such as optimizer.lr=0.01; can be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
 }
 
 /// Arguments of `metaforge eval`.
@@ -121,10 +128,6 @@ pub struct How {
     pub seed: Option<u64>,
     #[command(flatten)]
     pub threads: Threads,
-    /// Change a key of the recipe, such as optimizer.lr=0.01; can be repeated. (Of quickstart: a key that all three recipes have, or of one of them,
-    /// such as classifier.eval.tasks=100, gan.steps=500, generator.steps=50)
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
     /// Replace the run that is in the folder
     #[arg(long)]
     pub force: bool,

@@ -39,10 +39,10 @@ fn start(threads: Threads) -> Result<()> {
 }
 
 /// The recipe with what the command line changes of it.
-fn changed(recipe: &str, how: &How) -> Result<Recipe> {
-    one_seed(how)?;
+fn changed(Train { recipe, how, set, .. }: &Train) -> Result<Recipe> {
+    one_seed(how, set)?;
     let mut draft = Draft::open(recipe)?;
-    for assignment in &how.set {
+    for assignment in set {
         draft.set(assignment)?;
     }
     if let Some(seed) = how.seed {
@@ -52,7 +52,7 @@ fn changed(recipe: &str, how: &How) -> Result<Recipe> {
 }
 
 fn train_recipe(args: &Train) -> Result<ExitCode> {
-    let recipe = changed(&args.recipe, &args.how)?;
+    let recipe = changed(args)?;
     start(args.how.threads)?;
     let folder = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
     let data = args.data.dir.as_deref();
@@ -90,10 +90,10 @@ fn stopped(text: &str) -> Result<ExitCode> {
 }
 
 /// Refuses two seeds.
-fn one_seed(how: &How) -> Result<()> {
+fn one_seed(how: &How, set: &[String]) -> Result<()> {
     let sets = |assignment: &String| assignment.split('=').next().is_some_and(|key| key.trim() == "seed");
     match how.seed {
-        Some(_) if how.set.iter().any(sets) => {
+        Some(_) if set.iter().any(sets) => {
             Err(Error::Refused("the seed is given twice, by --seed and by --set seed; keep one of them".into()))
         }
         _ => Ok(()),
@@ -101,9 +101,9 @@ fn one_seed(how: &How) -> Result<()> {
 }
 
 fn quickstart(args: &Quickstart) -> Result<ExitCode> {
-    one_seed(&args.how)?;
+    one_seed(&args.how, &args.set)?;
     start(args.how.threads)?;
-    let plan = quickstart::Plan { out: &args.out, seed: args.how.seed, set: &args.how.set, force: args.how.force };
+    let plan = quickstart::Plan { out: &args.out, seed: args.how.seed, set: &args.set, force: args.how.force };
     match quickstart::run(&plan, interrupt::watch()?)? {
         quickstart::Outcome::Finished { figures, report } => {
             say(&table(&figures));

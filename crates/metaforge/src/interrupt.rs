@@ -2,12 +2,18 @@
 //! there is to save is saved, the first ends it.
 
 use std::io::Write;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 static IS_TRAINING: AtomicBool = AtomicBool::new(false);
+static FIRST: OnceLock<Instant> = OnceLock::new();
+
+/// Signals so close to each other are one wish: `timeout` and others send theirs to the process and to its group.
+const ONE_WISH: Duration = Duration::from_millis(500);
 
 /// Watches for Ctrl-C (and for a polite request to terminate) and returns the flag that it sets.
 ///
@@ -18,7 +24,11 @@ pub fn watch() -> Result<&'static AtomicBool> {
         let say = |text: &str| {
             let _ = writeln!(std::io::stderr(), "\nmetaforge: {text}");
         };
+        let first = *FIRST.get_or_init(Instant::now);
         if STOP.swap(true, Ordering::Relaxed) {
+            if first.elapsed() < ONE_WISH {
+                return;
+            }
             // The run folder can be resumed whatever the moment.
             std::process::exit(130);
         }

@@ -158,7 +158,9 @@ fn ended_by(signal: &str, folder: &Path) -> (Option<i32>, String) {
     while lines() <= before && began.elapsed().as_secs() < 60 {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("there is a `kill`");
+    // Twice, as `timeout` sends it to the process and to its group.
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args([signal, &id, &id]).status().expect("there is a `kill`");
     assert!(sent.success());
     let out = child.wait_with_output().unwrap();
     (out.status.code(), text(&out.stderr))
@@ -321,6 +323,11 @@ fn what_is_not_a_recipe_or_a_key_is_named() {
     );
     fails(&["train", "glyphs-proto-5w1s", "--set", "task.train_ways=100000"], &["task.train_ways"]);
     fails(&["quickstart", "--set", "eval.tasks=10"], &["in the recipe of `gan`, digits-seed-gan", "`eval.tasks`"]);
+    fails(&["quickstart", "--set", "classifer.steps=3"], &["no part `classifer`; did you mean `classifier`?"]);
+    fails(
+        &["quickstart", "--set", "game.loss=wasserstein"],
+        &["in the recipe of `classifier`", "write classifier.KEY"],
+    );
     let dir = tempfile::tempdir().unwrap();
     fails(&["train", dir.path().to_str().unwrap()], &["is a folder; a recipe is a TOML file"]);
     fs::write(dir.path().join("config.toml"), "").unwrap();
