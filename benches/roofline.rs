@@ -18,7 +18,7 @@ fn layers() -> Vec<Layer> {
     few_shot.chain(seed).collect()
 }
 
-/// GFLOP/s in f32 of the threads of the current pool together, multiply-adds counted as two: one trial, as long as `least` and a few milliseconds.
+/// GFLOP/s in f32 of the threads of the current pool together, multiply-adds counted as two: one trial of a few milliseconds at least, and of `least`.
 fn trial(least: Duration) -> f64 {
     let (start, mut work) = (Instant::now(), 0.0);
     while work == 0.0 || start.elapsed() < least {
@@ -32,13 +32,13 @@ fn peak() -> f64 {
     (0..20).map(|_| trial(Duration::ZERO)).fold(0.0, f64::max)
 }
 
-/// Prints how a square product does in turns with multiply-adds alone, each for as long, so that what else the machine does takes from both.
+/// Prints how a square product does in turns with multiply-adds alone, each for about as long, so that what else the machine does takes from both.
 fn print_product(size: usize) {
     let dims = MatMulDims::new(size, size, size);
     let (a, b) = (limits::noise(size * size), limits::noise(size * size));
     let mut out = a.clone();
-    // A few milliseconds, as the shortest trial of multiply-adds is.
-    let repeats = (640 / size).pow(3).max(1);
+    // Several times what the shortest trial of multiply-adds takes.
+    let repeats = (820 / size).pow(3).max(1);
     let mut rates: [Vec<f64>; 2] = Default::default();
     for _ in 0..TURNS {
         let start = Instant::now();

@@ -169,6 +169,9 @@ fn damaged_omniglot_is_refused_by_name() {
     let text = refusal(omniglot::read(dir.path(), 28), "omniglot");
     assert!(text.contains("omniglot_png.tar.gz"), "{text}");
 
+    let text = refusal(omniglot::read(&dir.path().join("omniglot"), 28), "omniglot/omniglot does not exist");
+    assert!(text.contains(&format!("name the folder above omniglot, {}, as", dir.path().display())), "{text}");
+
     let archive = dir.path().join("omniglot/omniglot_png.tar.gz");
     let mut files = omniglot_files();
     let plain = tar_of(&files);

@@ -57,7 +57,7 @@ const PANEL_K: usize = 1024;
 /// Multiply-adds from which panels of b are packed; below, b is small enough to be read where it lies.
 const PACK_WORK: usize = 192 * 192 * 192;
 /// And from which they are packed even if b's rows begin on cache lines and a panel's are several: up to there such rows are as good, and threads need not
-/// wait for each other's panels. Rows of one line, a power of two apart, would share a few places of the first-level cache.
+/// wait for each other's panels. A panel's rows of one line or less share too few places of the first-level cache where they are a power of two apart.
 const PACK_LINES_WORK: usize = 448 * 448 * 448;
 /// Elements of a transposed b that a thread turns at a time, at least: some 10 us.
 const TURN_GRAIN: usize = 1 << 15;

@@ -117,6 +117,27 @@ fn where_an_operand_lies_changes_no_bit() {
     }
 }
 
+#[test]
+fn panels_change_no_bit_of_one_sweep() {
+    let [m, n, k] = [100, 90, PANEL_K];
+    let [a, b] =
+        [(m * k, 1), (k * n, 2)].map(|(len, seed)| noise(len, seed).iter().map(|&x| x as f32).collect::<Vec<_>>());
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let run = |is_packed: bool| {
+            let mut sums = vec![f32::NAN; m * n];
+            let (kernels, out) = (kernels_of(isa), SendPtr::new(&mut sums));
+            let job = Job { kernels, m, n, k, a: &a, a_row: k, a_step: 1, b: &b, b_row: n, out, out_row: n };
+            if is_packed {
+                job.packed(Par::Seq)
+            } else {
+                job.direct([0, m], [0, n])
+            }
+            sums
+        };
+        assert!(run(true).iter().zip(&run(false)).all(|(x, y)| x.to_bits() == y.to_bits()), "{isa:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -28,9 +28,9 @@ pub(crate) fn pack<T: Real>(par: Par, from: &[T], row: usize, cols: usize, wide:
         for (i, panel) in some.chunks_exact_mut(panel).enumerate() {
             let col = start / rows + i * wide;
             let (width, from) = ((cols - col).min(wide), &from[col..]);
-            match width {
-                8 if wide == 8 => copy_rows::<T, 8>(from, row, panel),
-                16 if wide == 16 => copy_rows::<T, 16>(from, row, panel),
+            match (width, wide) {
+                (8, 8) => copy_rows::<T, 8>(from, row, panel),
+                (16, 16) => copy_rows::<T, 16>(from, row, panel),
                 _ => panel
                     .chunks_exact_mut(wide)
                     .enumerate()

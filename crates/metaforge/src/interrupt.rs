@@ -1,5 +1,5 @@
-//! Ctrl-C: in training the first asks for a stop after the present step, the second ends the process where it is. Outside of training, when all that
-//! there is to save is saved, the first ends it.
+//! Ctrl-C: in training the first asks for a stop after the present step, one that comes later ends the process where it is. Outside of training, when all
+//! that there is to save is saved, the first ends it.
 
 use std::io::Write;
 use std::sync::OnceLock;

@@ -158,7 +158,8 @@ fn of_part(e: Error, assignment: &str, part: &Part) -> Error {
     let Error::Recipe { origin, what } = e else { return e };
     let first = assignment.split(['.', '=']).next().unwrap_or_default();
     // Tables of recipes have names that are a little alike, too: `game` and `gan`.
-    let what = match PARTS.iter().find(|part| strsim::jaro_winkler(first, part.name) > 0.9) {
+    let is_near = |name: &str| name != first && strsim::jaro_winkler(first, name) > 0.9;
+    let what = match PARTS.iter().find(|other| is_near(other.name)) {
         Some(near) => format!("there is no part `{first}`; did you mean `{}`?", near.name),
         None => format!(
             "in the recipe of `{}`, {}, {what} (write {0}.KEY, or another part's name, to change one part)",

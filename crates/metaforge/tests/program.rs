@@ -158,9 +158,9 @@ fn ended_by(signal: &str, folder: &Path) -> (Option<i32>, String) {
     while lines() <= before && began.elapsed().as_secs() < 60 {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    // Twice, as `timeout` sends it to the process and to its group.
-    let id = child.id().to_string();
-    let sent = Command::new("kill").args([signal, &id, &id]).status().expect("there is a `kill`");
+    // A request to end comes at once after it, as `timeout` sends two: another one, because two of a kind may become one.
+    let both = format!("kill {signal} {0} && kill -TERM {0}", child.id());
+    let sent = Command::new("sh").args(["-c", &both]).status().expect("there is a shell");
     assert!(sent.success());
     let out = child.wait_with_output().unwrap();
     (out.status.code(), text(&out.stderr))

@@ -227,12 +227,14 @@ impl Grid {
         }
     }
 
-    /// The rows (axis 0) or columns of the image that those of a tile are which begins in it; in place of those that [`Grid::pixels`] leaves out, the
-    /// last one that it has.
+    /// The rows (axis 0) or columns of the image that those of a tile are; in place of those that [`Grid::pixels`] leaves out, the last one that it has.
+    ///
+    /// # Panics
+    /// If the tile does not begin in the image.
     #[inline(always)]
     pub(super) fn line<const N: usize>(&self, place: &Place, axis: usize) -> [usize; N] {
         let (mut at, end) = (place.pixel[axis], self.end(place, axis, N));
-        debug_assert!((0..end).contains(&at));
+        assert!((0..end).contains(&at));
         std::array::from_fn(|i| {
             let next = place.pixel[axis] + (i * self.stride) as isize;
             at = if next < end { next } else { at };

@@ -71,7 +71,7 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
             let image = images.data[place.image * images.image_len()..][..images.image_len()].as_ptr();
             let mut from = [[zeros.as_ptr().cast_mut(); G]; F];
             grid.pixels::<F, G>(&place, |i, j, pixel| from[i][j] = image.wrapping_add(pixel * c + c0).cast_mut());
-            let to = all.from(place.row * row).having([!place.short[0], !(place.short[1] && infinity)]);
+            let to = all.at_element(place.row * row).having([!place.short[0], !(place.short[1] && infinity)]);
             // SAFETY: each pixel lies in the image or is a row of zeros (checked above); the caller of `Gather::run` vouches for the planes.
             unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, c1 - c0) }
         }
@@ -97,8 +97,11 @@ impl<T: Real> Emit<'_, T> {
     /// By `L` along the columns and `H` along the rows of `F x G` planes, to tiles of `O x J` pixels. What lies beyond an image, or what a short tile does not
     /// have, is written to the last pixels that the tile has, and these after it.
     ///
+    /// # Panics
+    /// If a tile does not begin in its image.
+    ///
     /// # Safety
-    /// Each tile begins in its image; the images of these tiles are writable, and nobody else uses these channels of the tiles' pixels meanwhile.
+    /// The images of these tiles are writable, and nobody else uses these channels of the tiles' pixels meanwhile.
     pub(super) unsafe fn run<
         L: Line<F, O>,
         H: Line<G, J>,
@@ -120,7 +123,7 @@ impl<T: Real> Emit<'_, T> {
         let (from, [row, col], channels) = (self.from, self.plane, self.channels);
         assert!((F - 1) * row + (G - 1) * col + self.block.len() * channels <= from.len());
         let all = Planar::<T, F, G>::new(from.as_ptr().cast_mut(), [row, col]);
-        move |place| all.from(place.row * channels).repeating(place.short)
+        move |place| all.at_element(place.row * channels).repeating(place.short)
     }
 }
 
@@ -140,7 +143,7 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
                 cols: grid.line::<J>(&place, 1).map(|col| col * c),
                 last: [true; 2],
             };
-            // SAFETY: the planes hold the tiles; the caller of `Emit::run` vouches for the pixels.
+            // SAFETY: the planes hold the tiles, and the rows and columns are those of pixels of the image, for which the caller of `Emit::run` vouches.
             unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &planes(&place), &to, channels) }
         }
     }
@@ -262,7 +265,9 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
         let (from, to) = (Planar::<T, F, G>::new(from.cast_mut(), from_step), Planar::<T, O, J>::new(to, to_step));
         for i in 0..rows {
             // SAFETY: the caller of `Planes::run` vouches for the elements.
-            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from.from(i * row[0]), &to.from(i * row[1]), len) }
+            unsafe {
+                sandwich::<T, S, L, H, F, G, O, J>(simd, &from.at_element(i * row[0]), &to.at_element(i * row[1]), len)
+            }
         }
     }
 }
@@ -307,7 +312,7 @@ impl<T, const N: usize, const J: usize> Planar<T, N, J> {
 
     /// From this element of each plane on.
     #[inline(always)]
-    fn from(&self, element: usize) -> Self {
+    fn at_element(&self, element: usize) -> Self {
         Planar { rows: self.rows.map(|row| row.wrapping_add(element)), ..*self }
     }
 
@@ -344,7 +349,7 @@ impl<T, const N: usize, const J: usize> Matrix<T, N, J> for Planar<T, N, J> {
 /// `to = L from H^T` for `len` elements.
 ///
 /// # Safety
-/// They are readable and writable.
+/// They are readable, and writable where there is a place for them.
 #[inline(always)]
 unsafe fn sandwich<
     T: Real,
@@ -379,7 +384,7 @@ unsafe fn sandwich<
 /// One register of each tile.
 ///
 /// # Safety
-/// `load` and `store` may be called with this element of each.
+/// `load` and `store` may be called with this element of each that there is.
 #[inline(always)]
 unsafe fn step<
     T: Real,
