@@ -75,12 +75,12 @@ impl Error {
         Error::Corrupt { path: path.into(), what: what.into() }
     }
 
-    /// `path` is not there. Whoever named the folder `name` itself instead of the one that it lies in is told so.
-    pub(crate) fn missing(dir: &Path, name: &str, path: PathBuf, hint: &str) -> Self {
-        let above = dir.parent().filter(|_| dir.ends_with(name) && !dir.join(name).exists());
-        let hint = above.map_or(hint.into(), |above| {
+    /// `path` in the data folder's `folder` is not there. Whoever named that folder itself instead of the one that it lies in is told so.
+    pub(crate) fn missing(folder: &Path, path: PathBuf, hint: &str) -> Self {
+        let named = folder.parent().filter(|named| named.file_name() == folder.file_name() && !folder.exists());
+        let hint = named.and_then(Path::parent).map_or(hint.into(), |above| {
             let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-            format!("name the folder above {name}, {}, as the data folder", above.display())
+            format!("name the folder above, {}, as the data folder", above.display())
         });
         Error::Missing { path, hint }
     }

@@ -97,9 +97,6 @@ fn find(folder: &Path, name: &str) -> Result<PathBuf, Error> {
     match (plain.is_file(), packed.is_file()) {
         (true, _) => Ok(plain),
         (_, true) => Ok(packed),
-        _ => {
-            let dir = folder.parent().filter(|_| folder.ends_with("mnist")).unwrap_or(folder);
-            Err(Error::missing(dir, "mnist", plain, HINT))
-        }
+        _ => Err(Error::missing(folder, plain, HINT)),
     }
 }

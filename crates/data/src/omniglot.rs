@@ -32,7 +32,7 @@ pub fn read(dir: &Path, size: usize) -> Result<ImageSet, Error> {
     let archive = root.join(ARCHIVE);
     let files = if archive.is_file() { read_archive(&archive)? } else { read_folders(&root)? };
     if files.is_empty() {
-        return Err(Error::missing(dir, "omniglot", root, HINT));
+        return Err(Error::missing(&root, root.clone(), HINT));
     }
     let mut classes: BTreeMap<&str, u32> = files.iter().map(|f| (f.class.as_str(), 0)).collect();
     for (label, slot) in classes.values_mut().enumerate() {

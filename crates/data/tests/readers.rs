@@ -94,7 +94,7 @@ fn mnist_parts_share_no_image() {
     let text = refusal(idx::mnist(dir.path(), Split::Test), "t10k-images-idx3-ubyte");
     assert!(text.contains(".gz"), "{text}");
     let text = refusal(idx::mnist(&dir.path().join("mnist/mnist"), Split::Test), "mnist/mnist/t10k");
-    let above = format!("name the folder above mnist, {}, as", dir.path().display());
+    let above = format!("name the folder above, {}, as", dir.path().display());
     assert!(text.contains(&above), "{text}");
 
     write(&dir.path().join("train-labels-idx1-ubyte.gz"), &gzip(&idx_bytes(&[3], &[1, 2, 3])));
@@ -170,7 +170,7 @@ fn damaged_omniglot_is_refused_by_name() {
     assert!(text.contains("omniglot_png.tar.gz"), "{text}");
 
     let text = refusal(omniglot::read(&dir.path().join("omniglot"), 28), "omniglot/omniglot does not exist");
-    assert!(text.contains(&format!("name the folder above omniglot, {}, as", dir.path().display())), "{text}");
+    assert!(text.contains(&format!("name the folder above, {}, as", dir.path().display())), "{text}");
 
     let archive = dir.path().join("omniglot/omniglot_png.tar.gz");
     let mut files = omniglot_files();
