@@ -5,6 +5,7 @@
 //! length. This walk is compiled once for a type; only the arithmetic on a run is compiled for each operation and instruction set.
 
 use crate::layout::{Layout, Walk};
+use crate::moves::repeat;
 use crate::par::{self, Par};
 use crate::real::Real;
 use crate::scratch::{self, Slot};
@@ -13,7 +14,7 @@ use crate::scratch::{self, Slot};
 const LONG: usize = 256;
 
 /// Elements of a tile.
-const TILE: usize = 256;
+const TILE: usize = 512;
 
 /// Elements written at a time when one value fills a row of a tile; the last store may run over the row, into the next one's place.
 const SPLAT: usize = 16;
@@ -284,7 +285,7 @@ impl<'a, T: Real, const K: usize> Runs<'a, T, K> {
             if self.operands.sources[k] == Source::RowRepeats {
                 let from = &inputs[k][self.offsets[k] as usize..][..self.cols];
                 let len = self.left.min((TILE / self.cols).max(1)) * self.cols;
-                self.tiles[k * ROOM..][..len].chunks_exact_mut(self.cols).for_each(|to| to.copy_from_slice(from));
+                repeat(from, &mut self.tiles[k * ROOM..][..len]);
             }
         }
     }

@@ -57,6 +57,17 @@ pub fn copy_strided<T: Pod + Send + Sync>(
     job.run(par);
 }
 
+/// Fills `to`, of a multiple of its length, with copies of `x`.
+pub(crate) fn repeat<T: Copy>(x: &[T], to: &mut [T]) {
+    to[..x.len()].copy_from_slice(x);
+    let mut done = x.len();
+    while done < to.len() {
+        let more = done.min(to.len() - done);
+        to.copy_within(..more, done);
+        done += more;
+    }
+}
+
 /// The axes by falling stride of the destination: elements are written in the order in which they stand.
 fn order(shape: &[usize], src_strides: &[isize], dst_strides: &[isize]) -> [usize; MAX_RANK] {
     let mut axes: [usize; MAX_RANK] = std::array::from_fn(|i| i);

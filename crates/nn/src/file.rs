@@ -4,10 +4,11 @@
 //! `[in, out, KH, KW]`; the names are those of `torch.nn.Sequential`, which [`crate::Sequential`] gives too. PyTorch reads such a
 //! file by `model.load_state_dict(safetensors.torch.load_file(path))`, and writes one by `safetensors.torch.save_file`.
 //!
-//! A file is written beside its place and then moved there, so that a reader finds the old one or the new one and never a part.
+//! A file is written beside its place and then moved there, so that a reader finds the old one or the new one and never a part. It carries a checksum of
+//! its tensors, which files of other programs need not have.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,9 @@ use crate::error::Error;
 use crate::layer::Layout;
 use crate::model::Model;
 use crate::params::Params;
+
+/// The key of a file's metadata under which its checksum stands.
+const CHECKSUM: &str = "crc32";
 
 /// The last part of the name of PyTorch's count of batches, an `i64` that only a `momentum=None` needs.
 const BATCH_COUNT: &str = "num_batches_tracked";
@@ -169,7 +173,14 @@ impl Contents {
         let parsed = SafeTensors::deserialize(&bytes).map_err(|e| Error::corrupt(path, e))?;
         let stored =
             |t: TensorView<'_>| Stored { dtype: t.dtype(), shape: t.shape().to_vec(), bytes: t.data().to_vec() };
-        let tensors = parsed.tensors().into_iter().map(|(name, t)| (name, stored(t))).collect();
+        let tensors: BTreeMap<String, Stored> =
+            parsed.tensors().into_iter().map(|(name, t)| (name, stored(t))).collect();
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| Error::corrupt(path, e))?;
+        let expected = header.metadata().as_ref().and_then(|metadata| metadata.get(CHECKSUM));
+        let found = checksum(tensors.iter().map(|(name, stored)| (name.as_str(), &stored.bytes[..])));
+        if expected.is_some_and(|expected| *expected != found) {
+            return Err(Error::corrupt(path, "its tensors are not those that its checksum was made of"));
+        }
         Ok(Contents { path: path.into(), tensors })
     }
 
@@ -233,10 +244,22 @@ impl View for Outgoing<'_> {
     }
 }
 
+/// The CRC-32 of tensors and their names, in the order of the names.
+fn checksum<'a>(tensors: impl Iterator<Item = (&'a str, impl AsRef<[u8]>)>) -> String {
+    let mut crc = crc32fast::Hasher::new();
+    for (name, bytes) in tensors {
+        crc.update(name.as_bytes());
+        crc.update(bytes.as_ref());
+    }
+    format!("{:08x}", crc.finalize())
+}
+
 fn write<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Result<(), Error> {
     let failed = |source| Error::Io { doing: "write", path: path.into(), source };
-    let outgoing = tensors.map(|(name, tensor)| (name, Outgoing(tensor)));
-    let bytes = safetensors::serialize(outgoing, None).map_err(|e| failed(std::io::Error::other(e)))?;
+    let outgoing: BTreeMap<&str, Outgoing<'_>> = tensors.map(|(name, tensor)| (name, Outgoing(tensor))).collect();
+    let checksum = checksum(outgoing.iter().map(|(&name, tensor)| (name, tensor.data())));
+    let metadata = HashMap::from([(CHECKSUM.to_string(), checksum)]);
+    let bytes = safetensors::serialize(outgoing, Some(metadata)).map_err(|e| failed(std::io::Error::other(e)))?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.part", std::process::id()));
     let beside = PathBuf::from(beside);
@@ -292,6 +315,27 @@ mod tests {
         assert_eq!(read(&path).unwrap().names().collect::<Vec<_>>(), ["a", "b", "labels"]);
         // Nothing is left beside it.
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_changed_bit_is_noticed_wherever_it_lies() {
+        let dir = folder();
+        let path = dir.path().join("p.safetensors");
+        save(&path, &small()).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let mut unnoticed = 0;
+        for bit in 0..8 * whole.len() {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, bytes).unwrap();
+            // But for the word "crc32" itself, without which nothing is known of the tensors.
+            if let Ok(back) = load(&path, &small()) {
+                let same = back.tensors().iter().zip(small().tensors()).all(|(a, b)| a.bytes() == b.bytes());
+                assert!(same, "bit {bit} of {}", 8 * whole.len());
+                unnoticed += 1;
+            }
+        }
+        assert!(unnoticed <= 8 * CHECKSUM.len(), "{unnoticed} bits");
     }
 
     #[test]

@@ -85,6 +85,7 @@ fn lowered<'a, T: Tagged>(
     let conv = conv.map(|c| kernels::OnDemand::new(&c.dims, T::of(&view(&c.image)), T::of(&view(&c.weights))));
     let conv = conv.as_ref();
     let x = |i: usize| T::of(&view(&instr.ins[i]));
+    let (mut ins, mut params, mut written) = (List::new(), List::new(), List::new());
     let mut two = || match (outs.next(), outs.next()) {
         (Some(a), Some(b)) => (T::of_mut(a), T::of_mut(b)),
         _ => unreachable!("{op} has two results"),
@@ -110,18 +111,20 @@ fn lowered<'a, T: Tagged>(
             kernels::grad_coefficients(x(0), x(1), x(2), *rows, slope, shift);
         }
         Op::Fused { passes, inputs } => {
-            let (ins, params) = operands(&instr.ins, *inputs, conv, &view);
-            kernels::fused_beside(par, passes, &ins, &params, &mut results(outs, watch));
+            operands(&instr.ins, *inputs, conv, &view, &mut ins, &mut params);
+            results(outs, watch, &mut written);
+            kernels::fused_beside(par, passes, &ins, &params, &mut written);
         }
         Op::FusedConv { fusion, inputs, at, dims } => {
             let Some((of_pass, [image, weights])) = instr.ins.split_last_chunk() else { unreachable!("{op} has both") };
-            let (ins, params) = operands(of_pass, *inputs, conv, &view);
+            operands(of_pass, *inputs, conv, &view, &mut ins, &mut params);
+            results(outs, watch, &mut written);
             let [image, weights] = [image, weights].map(|operand| T::of(&view(operand)));
-            kernels::fused_conv(par, fusion, *at, &ins, &params, dims, image, weights, &mut results(outs, watch));
+            kernels::fused_conv(par, fusion, *at, &ins, &params, dims, image, weights, &mut written);
         }
         Op::FusedWeightGrad { fusion, inputs, dims } => {
             let Some((image, of_pass)) = instr.ins.split_last() else { unreachable!("{op} has an image") };
-            let (ins, params) = operands(of_pass, *inputs, conv, &view);
+            operands(of_pass, *inputs, conv, &view, &mut ins, &mut params);
             let Some(dw) = outs.next() else { unreachable!("{op} has a result") };
             kernels::fused_weight_grad(par, fusion, &ins, &params, dims, T::of(&view(image)), T::of_mut(dw));
         }
@@ -129,7 +132,7 @@ fn lowered<'a, T: Tagged>(
     }
 }
 
-/// As many as one pass has at most; those of several may be more.
+/// As many as one pass has at most; those of several may be more. Filled in place: to move it takes as long as a part of a small pass.
 type List<T> = SmallVec<[T; MAX_OPERANDS]>;
 
 /// What a pass writes, and what is told of numbers there that are not finite.
@@ -137,16 +140,15 @@ type List<T> = SmallVec<[T; MAX_OPERANDS]>;
 fn results<'a, T: Tagged>(
     outs: impl Iterator<Item = SliceMut<'a>>,
     watch: impl Fn(usize) -> Option<&'a AtomicBool>,
-) -> List<Out<'a, T>> {
-    let mut results = SmallVec::new();
+    written: &mut List<Out<'a, T>>,
+) {
     for (i, out) in outs.enumerate() {
-        results.push(match (out, watch(i)) {
+        written.push(match (out, watch(i)) {
             (SliceMut::U32(x), _) => Out::Index(x),
             (other, None) => Out::Float(T::of_mut(other)),
             (other, Some(spoilt)) => Out::Watched(T::of_mut(other), spoilt),
         });
     }
-    results
 }
 
 /// The inputs and the parameters of a pass.
@@ -156,11 +158,11 @@ fn operands<'a, 'c, T: Tagged>(
     inputs: usize,
     conv: Option<&'c kernels::OnDemand<'a, T>>,
     view: impl Fn(&Operand) -> View<'a>,
-) -> (List<In<'c, T>>, List<&'c [T]>)
-where
+    ins: &mut List<In<'c, T>>,
+    params: &mut List<&'c [T]>,
+) where
     'a: 'c,
 {
-    let (mut ins, mut params) = (SmallVec::new(), SmallVec::new());
     for operand in &operands[..inputs] {
         if let (Place::OnDemand(_), Some(conv)) = (operand.place, conv) {
             ins.push(In::Conv(conv));
@@ -173,5 +175,4 @@ where
         });
     }
     operands[inputs..].iter().for_each(|operand| params.push(T::of(&view(operand))));
-    (ins, params)
 }

@@ -1,8 +1,8 @@
 //! The driver of the forward pass and of the input gradient: for each cell of a grid, the sum over taps and channels of a source pixel
 //! times a weight, written to a pixel of the result.
 
-use super::Listener;
 use super::window::{Images, Rect};
+use super::{Taker, Then};
 use crate::Real;
 use crate::microkernel::{Kernels, ROWS, Segment, Tile};
 use crate::panels::panels_len;
@@ -84,8 +84,8 @@ pub(super) struct Correlation<'a, T: 'static> {
     pub(super) out_origin: usize,
     pub(super) out_image: usize,
     pub(super) out_step: [usize; 2],
-    /// Hears of the pixels, if the result has one for each cell, in that order and without a gap, and they do not go by position.
-    pub(super) listener: Option<Listener<'a, T>>,
+    /// What becomes of the result, if it has a pixel for each cell, in that order and without a gap, and they do not go by position.
+    pub(super) then: Then<'a, T>,
 }
 
 /// What the tiles of a block share.
@@ -106,7 +106,7 @@ impl<T: Real> Correlation<'_, T> {
     /// Computes every cell.
     ///
     /// # Safety
-    /// `out` with its origin and distances addresses `cols * groups` distinct writable elements for each cell, and nobody else
+    /// Unless it is given away, `out` with its origin and distances addresses `cols * groups` distinct writable elements for each cell, and nobody else
     /// uses them meanwhile, but for a listener those that it heard of; the weights hold `depth` x `cols` elements at each tap for each group.
     pub(super) unsafe fn run(&self, par: Par) {
         let [rows, cols] = self.cells;
@@ -114,12 +114,14 @@ impl<T: Real> Correlation<'_, T> {
         if total == 0 || self.cols == 0 || self.groups == 0 {
             return;
         }
-        if self.is_by_position() {
-            // SAFETY: passed on.
-            return unsafe { self.by_position(par) };
-        }
         // SAFETY: passed on.
-        unsafe { self.by_blocks(par) }
+        unsafe {
+            match self.then {
+                Then::Give(take) => self.by_images(par, take),
+                _ if self.is_by_position() => self.by_position(par),
+                Then::Stay | Then::Tell(_) => self.by_blocks(par),
+            }
+        }
     }
 
     /// Computes every cell, some rows of an image or some images at a time; there is at least one.
@@ -134,7 +136,7 @@ impl<T: Real> Correlation<'_, T> {
         if par == Par::Rayon {
             target = target.min((total / BLOCKS).max(MIN_CELLS));
         }
-        if self.listener.is_some() {
+        if let Then::Tell(_) = self.then {
             // Who hears of them finds them in the cache.
             target = target.min((2 * WINDOW / (self.cols * self.groups)).max(MIN_CELLS));
         }
@@ -151,22 +153,21 @@ impl<T: Real> Correlation<'_, T> {
                 let r1 = (r0 + block_rows).min(rows);
                 // SAFETY: blocks are disjoint sets of cells; the rest is the caller's word.
                 unsafe { self.block([n0, n1], [r0, r1]) }
-                if let Some(listener) = self.listener {
+                if let Then::Tell(listener) = self.then {
                     listener(self.out, [(n0 * rows + r0) * cols, ((n1 - 1) * rows + r1) * cols]);
                 }
             }
         });
     }
 
-    /// Computes every cell, some images at a time, in memory of the thread's own, which `take` is given with their numbers: `[first, last)`. Results of
-    /// this many elements an image lie there side by side, and each sum is the one that [`Correlation::run`] takes unless it goes by position.
+    /// Computes every cell, some images at a time.
     ///
     /// # Panics
     /// If not all of an image's elements are results.
     ///
     /// # Safety
     /// The weights hold `depth` x `cols` elements at each tap for each group.
-    pub(super) unsafe fn by_images(&self, par: Par, take: &(dyn Fn([usize; 2], &mut [T]) + Sync)) {
+    unsafe fn by_images(&self, par: Par, take: Taker<T>) {
         let image = self.out_image;
         assert!(self.out_step[1] == self.cols * self.groups && self.out_step[0] == self.cells[1] * self.out_step[1]);
         assert!(self.out_origin == 0 && image == self.cells[0] * self.out_step[0] && image > 0);
@@ -183,7 +184,7 @@ impl<T: Real> Correlation<'_, T> {
                     let (n, images) = (n1 - n0, self.images.slice(n0, n1));
                     // SAFETY: `y` has all elements of so many images, and is ours alone; the caller vouches for the weights.
                     unsafe {
-                        Correlation { n, images, out: SendPtr::new(y), listener: None, ..*self }.by_blocks(Par::Seq)
+                        Correlation { n, images, out: SendPtr::new(y), then: Then::Stay, ..*self }.by_blocks(Par::Seq)
                     }
                     take([n0, n1], y);
                 });

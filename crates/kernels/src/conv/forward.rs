@@ -5,7 +5,7 @@ use super::thin::{Pass, Thin, is_thin};
 use super::window::Images;
 use super::winograd::strided::{self, Plan};
 use super::winograd::{self, Phase, Points};
-use super::{ConvDims, Listener, PAR_WORK};
+use super::{ConvDims, Listener, PAR_WORK, Taker, Then};
 use crate::Real;
 use crate::microkernel::{Kernels, kernels};
 use crate::panels::{pack, panels_len};
@@ -20,7 +20,7 @@ use crate::scratch::{self, Slot};
 pub(crate) fn conv<T: Real>(par: Par, dims: &ConvDims, x: &[T], w: &[T], y: &mut [T]) {
     let out = dims.check("conv", x.len(), w.len(), y.len());
     let par = if dims.work(out) < PAR_WORK { Par::Seq } else { par };
-    forward(kernels(), par, dims, out, x, w, y, None);
+    forward(kernels(), par, dims, out, x, w, y, Then::Stay);
 }
 
 /// [`conv`], of whose pixels a listener hears, of each once.
@@ -33,20 +33,21 @@ pub(crate) fn conv_telling<T: Real>(par: Par, dims: &ConvDims, x: &[T], w: &[T],
     let out = dims.check("conv_telling", x.len(), w.len(), y.len());
     // Who listens works too.
     let is_small = dims.work(out) < PAR_WORK && y.len() < TAKEN;
-    forward(kernels(), if is_small { Par::Seq } else { par }, dims, out, x, w, y, Some(listener));
+    forward(kernels(), if is_small { Par::Seq } else { par }, dims, out, x, w, y, Then::Tell(listener));
 }
 
-/// Whether [`conv_telling`] can compute such a convolution.
+/// Whether [`conv_telling`] can compute such a convolution: its pixels are done once and for all, some after the other.
 pub(crate) fn tells<T: Real>(dims: &ConvDims) -> bool {
     let Some(out) = dims.out_hw().filter(|_| !dims.is_empty()) else { return false };
     match way::<T>(kernels(), dims, out) {
         Way::Winograd(_) => true,
         Way::Direct => !is_by_position::<T>(dims, out),
-        Way::Thin | Way::Strided(_) => false,
+        Way::Strided(plan) => plan.goes_by_images(dims),
+        Way::Thin => false,
     }
 }
 
-/// The forward pass; not every way tells of its pixels.
+/// The forward pass; not every way tells of its pixels, or gives them away, for which y is empty.
 #[expect(clippy::too_many_arguments, reason = "the arguments are those of the operation")]
 pub(super) fn forward<T: Real>(
     kernels: &'static Kernels<T>,
@@ -56,23 +57,24 @@ pub(super) fn forward<T: Real>(
     x: &[T],
     w: &[T],
     y: &mut [T],
-    listener: Option<Listener<T>>,
+    then: Then<T>,
 ) {
-    if x.is_empty() || w.is_empty() || y.is_empty() {
+    if dims.is_empty() {
         y.fill(T::ZERO);
         return;
     }
     match way(kernels, dims, out) {
+        Way::Thin if matches!(then, Then::Give(_)) => panic!("{dims:?}: thin results are not given away"),
         Way::Thin => {
             let job = Thin { kernels, pass: Pass::Forward, dims, out, source: x, result: SendPtr::new(y) };
             // SAFETY: the lengths were checked by the caller, and y is ours alone.
             unsafe { job.run(par, w) }
         }
-        Way::Winograd(points) => by_winograd(kernels, par, dims, out, points, x, w, y, listener),
-        Way::Strided(plan) => by_strided(kernels, par, dims, out, plan, x, w, y),
+        Way::Winograd(points) => by_winograd(kernels, par, dims, out, points, x, w, y, then),
+        Way::Strided(plan) => by_strided(kernels, par, dims, out, plan, x, w, y, then),
         Way::Direct => directly(kernels, par, dims, out, x, w, SendPtr::new(y), |job| {
             // SAFETY: the lengths were checked by the caller, and y is ours alone.
-            unsafe { Correlation { listener, ..job }.run(par) }
+            unsafe { Correlation { then, ..job }.run(par) }
         }),
     }
 }
@@ -80,32 +82,25 @@ pub(super) fn forward<T: Real>(
 /// Whether [`conv_by_images`] can compute such a convolution.
 pub(crate) fn comes_by_images<T: Real>(dims: &ConvDims) -> bool {
     let Some(out) = dims.out_hw().filter(|_| !dims.is_empty()) else { return false };
-    are_many(dims.n, out[0] * out[1] * dims.co) && is_plain::<T>(dims, out)
+    are_many(dims.n, out[0] * out[1] * dims.co) && tells::<T>(dims)
 }
 
 /// Elements of y from which on what takes them is worth several threads.
 const TAKEN: usize = 1 << 16;
 
-/// The bits of [`conv`], some images at a time: `take` is given which, `[first, last)`, and their pixels, on whatever thread computed them.
+/// The bits of [`conv`], some images at a time, which `take` is given.
 ///
 /// # Panics
 /// If a length does not fit, or the shape is one that goes another way (see [`comes_by_images`]).
 #[track_caller]
-pub(crate) fn conv_by_images<T: Real>(
-    par: Par,
-    dims: &ConvDims,
-    x: &[T],
-    w: &[T],
-    take: &(dyn Fn([usize; 2], &mut [T]) + Sync),
-) {
+pub(crate) fn conv_by_images<T: Real>(par: Par, dims: &ConvDims, x: &[T], w: &[T], take: Taker<T>) {
     assert!(comes_by_images::<T>(dims), "conv_by_images: {dims:?}");
     let Some(out) = dims.out_hw() else { unreachable!("a shape that comes by images has an output") };
     dims.check("conv_by_images", x.len(), w.len(), dims.n * out[0] * out[1] * dims.co);
     // Who takes the images works too.
     let is_small = dims.work(out) < PAR_WORK && dims.n * out[0] * out[1] * dims.co < TAKEN;
     let par = if is_small { Par::Seq } else { par };
-    // SAFETY: the weights have their length.
-    directly(kernels(), par, dims, out, x, w, SendPtr::NULL, |job| unsafe { job.by_images(par, take) });
+    forward(kernels(), par, dims, out, x, w, &mut [], Then::Give(take));
 }
 
 /// Calls `run` with the direct way, whose weights are packed if that is worth it.
@@ -194,7 +189,7 @@ fn direct<T: Real, R>(
             out_origin: 0,
             out_image: out[0] * out[1] * dims.co,
             out_step: [out[1] * dims.co, dims.co],
-            listener: None,
+            then: Then::Stay,
         })
     })
 }
@@ -210,7 +205,7 @@ pub(super) fn by_winograd<T: Real>(
     x: &[T],
     w: &[T],
     y: &mut [T],
-    listener: Option<Listener<T>>,
+    then: Then<T>,
 ) {
     let stride = dims.stride[0];
     let job = winograd::Correlation {
@@ -226,7 +221,7 @@ pub(super) fn by_winograd<T: Real>(
         out,
         cols: dims.co,
         y: SendPtr::new(y),
-        listener,
+        then,
     };
     // SAFETY: y has exactly n x oh x ow x co elements (checked by the caller), and is ours alone.
     unsafe { job.run(winograd::taps(dims), points, par) }
@@ -243,6 +238,7 @@ pub(super) fn by_strided<T: Real>(
     x: &[T],
     w: &[T],
     y: &mut [T],
+    then: Then<T>,
 ) {
     let job = strided::Correlation {
         kernels,
@@ -254,6 +250,7 @@ pub(super) fn by_strided<T: Real>(
         out,
         cols: dims.co,
         result: SendPtr::new(y),
+        then,
     };
     // SAFETY: y has exactly n x oh x ow x co elements (checked by the caller), and is ours alone.
     unsafe { job.run(par) }

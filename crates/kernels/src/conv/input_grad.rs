@@ -9,7 +9,7 @@ use super::thin::{Pass, Thin, is_thin};
 use super::window::Images;
 use super::winograd::strided::{self, Plan};
 use super::winograd::{self, Phase, Points};
-use super::{ConvDims, PAR_WORK};
+use super::{ConvDims, PAR_WORK, Then};
 use crate::Real;
 use crate::microkernel::{Kernels, kernels};
 use crate::panels::panels_len;
@@ -104,7 +104,7 @@ pub(super) fn by_winograd<T: Real>(
                 out: dims.hw,
                 cols: dims.ci,
                 y: dx,
-                listener: None,
+                then: Then::Stay,
             };
             // SAFETY: dx has exactly n x h x w x ci elements (checked by the caller), and is ours alone; classes run one after the other.
             unsafe { job.run(winograd::taps(dims), points, par) }
@@ -137,6 +137,7 @@ pub(super) fn by_strided<T: Real>(
             out: dims.hw,
             cols: dims.ci,
             result: dx,
+            then: Then::Stay,
         };
         // SAFETY: dx has exactly n x h x w x ci elements (checked by the caller), and is ours alone.
         unsafe { job.run(par) }
@@ -203,7 +204,7 @@ fn class<T: Real>(
             out_origin: (first[0] * dims.hw[1] + first[1]) * dims.ci,
             out_image: dims.hw[0] * dims.hw[1] * dims.ci,
             out_step: [dims.stride[0] * dims.hw[1] * dims.ci, dims.stride[1] * dims.ci],
-            listener: None,
+            then: Then::Stay,
         };
         // SAFETY: dx has exactly n x h x w x ci elements, and the weights those of every tap (both checked by the caller); classes run
         // one after the other and share no pixel.

@@ -76,6 +76,19 @@ pub(super) fn check_telling<T: Real>(y: &mut [T], c: usize, write: impl FnOnce(&
     next > 0
 }
 
+/// Calls `write` with a taker, which gets each image of y once, as it stands there.
+pub(super) fn check_giving<T: Real>(y: &[T], n: usize, write: impl FnOnce(Taker<T>)) {
+    let given = Mutex::new(vec![0; n]);
+    let image = y.len() / n;
+    write(&|[first, last], images| {
+        let bytes = |x: &[T]| bytemuck::cast_slice::<T, u8>(x).to_vec();
+        assert!(bytes(images) == bytes(&y[first * image..last * image]), "images {first} to {last} are others");
+        given.lock().unwrap()[first..last].iter_mut().for_each(|times| *times += 1);
+    });
+    let given = given.into_inner().unwrap();
+    assert!(given.iter().all(|&times| times == 1), "given: {given:?}");
+}
+
 fn run<T: Real>(isa: Isa, par: Par, d: &ConvDims, x: &[f64], w: &[f64], g: &[f64]) -> [Vec<T>; 3] {
     let kernels = kernels_of::<T>(isa);
     let to = |v: &[f64]| v.iter().map(|&v| T::from_f64(v)).collect::<Vec<T>>();
@@ -83,7 +96,9 @@ fn run<T: Real>(isa: Isa, par: Par, d: &ConvDims, x: &[f64], w: &[f64], g: &[f64
     let junk = T::from_f64(f64::NAN);
     let [mut y, mut dx, mut dw] = [g.len(), x.len(), w.len()].map(|len| vec![junk; len]);
     let out = d.check("test", x.len(), w.len(), g.len());
-    check_telling(&mut y, d.co, |y, listener| forward(kernels, par, d, out, &x, &w, y, Some(listener)));
+    if check_telling(&mut y, d.co, |y, listener| forward(kernels, par, d, out, &x, &w, y, Then::Tell(listener))) {
+        check_giving(&y, d.n, |taker| forward(kernels, par, d, out, &x, &w, &mut [], Then::Give(taker)));
+    }
     input_grad(kernels, par, d, out, &g, &w, &mut dx);
     weight_grad(kernels, par, d, out, &x, &g, &mut dw);
     [y, dx, dw]

@@ -26,6 +26,7 @@ use std::sync::atomic::Ordering;
 use crate::arena::LINE;
 use crate::conv::{OnDemand, Reader};
 use crate::fold::fold;
+use crate::moves::repeat;
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::real::Real;
 use crate::scratch::{self, Slot};
@@ -522,17 +523,6 @@ impl<T: Real> Job<'_, T> {
                 conv,
             });
         });
-    }
-}
-
-/// Fills `to`, of a multiple of its length, with copies of `x`.
-fn repeat<T: Real>(x: &[T], to: &mut [T]) {
-    to[..x.len()].copy_from_slice(x);
-    let mut done = x.len();
-    while done < to.len() {
-        let more = done.min(to.len() - done);
-        to.copy_within(..more, done);
-        done += more;
     }
 }
 

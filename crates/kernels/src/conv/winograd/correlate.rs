@@ -6,11 +6,11 @@
 
 use super::lines::{Input, Line, Output, Weights};
 use super::tiles::{Block, Grid, Tiling};
-use super::transform::{Emit, Gather, Planes};
+use super::transform::{Emit, Gather, Planes, transform};
 use super::{LARGE, Phase, Points, for_each_piece, gap, tile_block};
 use crate::Real;
-use crate::conv::Listener;
 use crate::conv::window::Images;
+use crate::conv::{Taker, Then};
 use crate::microkernel::{Kernels, ROWS, Segment, Strip};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::prefetch::prefetch;
@@ -47,13 +47,13 @@ pub(in crate::conv) struct Correlation<'a, T: 'static> {
     pub(in crate::conv) out: [usize; 2],
     pub(in crate::conv) cols: usize,
     pub(in crate::conv) y: SendPtr<T>,
-    /// Hears of the pixels, if all of them are written.
-    pub(in crate::conv) listener: Option<Listener<'a, T>>,
+    /// What becomes of y, if all of it is written.
+    pub(in crate::conv) then: Then<'a, T>,
 }
 
 impl<T: Real> Correlation<'_, T> {
     /// # Safety
-    /// y addresses `[n, out, cols]` writable elements, and nobody else uses those of the pixels that are written meanwhile, but for a
+    /// Unless it is given away, y addresses `[n, out, cols]` writable elements, and nobody else uses those of the pixels that are written meanwhile, but for a
     /// listener those that it heard of.
     pub(in crate::conv) unsafe fn run(&self, taps: usize, points: Points, par: Par) {
         // SAFETY: passed on.
@@ -109,16 +109,60 @@ impl<T: Real> Correlation<'_, T> {
         scratch::with::<T, _>(Slot::Weights, N * N * plane, |u| {
             self.weights::<K, N>(par, u, plane);
             let u = &*u;
-            for_each_range(par, total.div_ceil(block), 1, |first, last| {
-                for i in first..last {
-                    let [first, last, next] =
-                        [i, i + 1, if i + 1 < last { i + 2 } else { i + 1 }].map(|i| (i * block).min(total));
+            let Then::Give(take) = self.then else {
+                return for_each_range(par, total.div_ceil(block), 1, |first, last| {
+                    let tiles = [first, last].map(|i| (i * block).min(total));
                     // SAFETY: tiles are disjoint parts of y; the rest is the caller's word.
-                    unsafe { self.block::<M, N>(tiling, [first, last, next], u, plane) }
-                    self.tell::<M>(&Block::new(tiling, [first, last]));
-                }
+                    unsafe { self.blocks::<M, N>(tiling, tiles, block, u, plane) }
+                });
+            };
+            // At least a block of tiles.
+            let pieces = self.n.div_ceil(block.div_ceil(tiling.count()));
+            self.by_images(par, pieces, take, |job, images| {
+                // SAFETY: these images of the result are ours alone.
+                unsafe { job.blocks::<M, N>(tiling, images.map(|n| n * tiling.count()), block, u, plane) }
             });
         });
+    }
+
+    /// Some images at a time: `compute` is given which, and a job that writes these to memory of the thread's own, which then goes to `take`.
+    fn by_images(&self, par: Par, pieces: usize, take: Taker<T>, compute: impl Fn(&Correlation<T>, [usize; 2]) + Sync) {
+        let image = self.out[0] * self.out[1] * self.cols;
+        for_each_range(par, pieces, 1, |first, last| {
+            for piece in first..last {
+                let [n0, n1] = [piece, piece + 1].map(|i| i * self.n / pieces);
+                scratch::with::<T, _>(Slot::Images, (n1 - n0) * image, |y| {
+                    // Where image 0 would lie.
+                    let all = SendPtr::from_raw(y.as_mut_ptr().wrapping_sub(n0 * image));
+                    compute(&Correlation { y: all, then: Then::Stay, ..*self }, [n0, n1]);
+                    take([n0, n1], y);
+                });
+            }
+        });
+    }
+
+    /// So many tiles after the other, from the first to the last of these.
+    ///
+    /// # Safety
+    /// See [`Correlation::run`].
+    unsafe fn blocks<const M: usize, const N: usize>(
+        &self,
+        tiling: Tiling,
+        [mut first, end]: [usize; 2],
+        block: usize,
+        u: &[T],
+        u_plane: usize,
+    ) where
+        Input: Line<N, N>,
+    {
+        while first < end {
+            let last = (first + block).min(end);
+            let next = (last + block).min(self.n * tiling.count());
+            // SAFETY: passed on.
+            unsafe { self.block::<M, N>(tiling, [first, last, next], u, u_plane) }
+            self.tell::<M>(&Block::new(tiling, [first, last]));
+            first = last;
+        }
     }
 
     /// The transformed weights, a plane `[panel, phase, c, row]` for each of the `N x N` values.
@@ -149,7 +193,7 @@ impl<T: Real> Correlation<'_, T> {
                     row: [0, 0],
                 };
                 // SAFETY: elements of K^2 taps and of N^2 planes, whose sizes were checked; pieces are disjoint.
-                unsafe { job.run::<Weights, Weights, K, K, N, N>(self.kernels.isa) }
+                unsafe { transform::<_, Weights, Weights, K, K, N, N>(self.kernels.isa, job) }
                 at += run;
             }
         });
@@ -169,6 +213,18 @@ impl<T: Real> Correlation<'_, T> {
         let chunk = c.div_ceil(chunks).next_multiple_of(self.kernels.lanes).min(c);
         let most = tile_block(BESIDE, N * N * (chunk + self.cols));
         let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
+        if let Then::Give(take) = self.then {
+            let pieces = self.n.div_ceil((most / tiling.count()).max(1)).next_multiple_of(threads).min(self.n);
+            return self.by_images(par, pieces, take, |job, images| {
+                let [first, last] = images.map(|n| n * tiling.count());
+                let blocks = (last - first).div_ceil(most);
+                for i in 0..blocks {
+                    let range = [i, i + 1].map(|i| first + i * (last - first) / blocks);
+                    // SAFETY: these images of the result are ours alone.
+                    unsafe { job.large_block::<K, M, N>(&Block::new(tiling, range), chunk) }
+                }
+            });
+        }
         // As many for each thread, but none so small that weights are all it does.
         let blocks = total.div_ceil(most).next_multiple_of(threads).min(total.div_ceil(2 * ROWS));
         for_each_range(par, blocks, 1, |low, high| {
@@ -250,7 +306,7 @@ impl<T: Real> Correlation<'_, T> {
             row: [self.cols, self.row()],
         };
         // SAFETY: elements of K^2 taps and of N^2 planes, whose sizes were checked.
-        unsafe { job.run::<Weights, Weights, K, K, N, N>(self.kernels.isa) }
+        unsafe { transform::<_, Weights, Weights, K, K, N, N>(self.kernels.isa, job) }
     }
 
     /// Some channels of the transformed pixels that a phase meets, to planes with a row for each tile of a block.
@@ -280,7 +336,7 @@ impl<T: Real> Correlation<'_, T> {
             plane: [N * plane, plane],
         };
         // SAFETY: passed on.
-        unsafe { job.run::<Input, Input, N, N, N, N>(self.kernels.isa) }
+        unsafe { transform::<_, Input, Input, N, N, N, N>(self.kernels.isa, job) }
     }
 
     /// So many columns of y, from `col` on, for the tiles of a block, from its planes of products with a row of these columns for each tile.
@@ -304,12 +360,12 @@ impl<T: Real> Correlation<'_, T> {
             c: self.cols,
         };
         // SAFETY: passed on.
-        unsafe { job.run::<Output, Output, N, N, M, M>(self.kernels.isa) }
+        unsafe { transform::<_, Output, Output, N, N, M, M>(self.kernels.isa, job) }
     }
 
     /// That the pixels of a block are written.
     fn tell<const M: usize>(&self, block: &Block) {
-        if let Some(listener) = self.listener {
+        if let Then::Tell(listener) = self.then {
             debug_assert!(self.y_stride == 1 && self.first == [0, 0]);
             self.result::<M>().runs(block, |pixels| listener(self.y, pixels));
         }

@@ -1,8 +1,8 @@
 //! Every algorithm against naive loops, whatever the rule says of it; the error against f64; threads.
 
 use super::Points;
-use crate::conv::tests::{check_telling, dims, naive, noise};
-use crate::conv::{ConvDims, forward, input_grad, weight_grad};
+use crate::conv::tests::{check_giving, check_telling, dims, naive, noise};
+use crate::conv::{ConvDims, Then, forward, input_grad, weight_grad};
 use crate::microkernel::{kernels, kernels_of};
 use crate::simd::Isa;
 use crate::{Par, Real};
@@ -16,9 +16,12 @@ fn run<T: Real>(isa: Isa, par: Par, points: Points, d: &ConvDims, [x, w, g]: [&[
     let [mut y, mut dx, mut dw] = [g.len(), x.len(), w.len()].map(|len| vec![junk; len]);
     let out = d.out_hw().unwrap();
     let telling = check_telling(&mut y, d.co, |y, listener| {
-        forward::by_winograd(kernels, par, d, out, points, &x, &w, y, Some(listener));
+        forward::by_winograd(kernels, par, d, out, points, &x, &w, y, Then::Tell(listener));
     });
     assert!(telling, "{d:?}");
+    check_giving(&y, d.n, |taker| {
+        forward::by_winograd(kernels, par, d, out, points, &x, &w, &mut [], Then::Give(taker))
+    });
     input_grad::by_winograd(kernels, par, d, out, points, &g, &w, &mut dx);
     weight_grad::by_winograd(kernels, par, d, out, points, &x, &g, &mut dw);
     [y, dx, dw]
@@ -172,7 +175,7 @@ fn errors(d: &ConvDims) -> [[f64; 3]; 3] {
     let out = d.out_hw().unwrap();
     // In f64 the plain passes are exact enough whichever way they take, as another test says.
     let mut want = [vec![0.0; g.len()], vec![0.0; x.len()], vec![0.0; w.len()]];
-    forward::forward(kernels(), Par::Rayon, d, out, &x, &w, &mut want[0], None);
+    forward::forward(kernels(), Par::Rayon, d, out, &x, &w, &mut want[0], Then::Stay);
     input_grad::input_grad(kernels(), Par::Rayon, d, out, &g, &w, &mut want[1]);
     weight_grad::weight_grad(kernels(), Par::Rayon, d, out, &x, &g, &mut want[2]);
     let isa = crate::simd::isa();

@@ -14,7 +14,7 @@ use crate::conv::window::Images;
 use crate::microkernel::Mask;
 use crate::simd::{Isa, Kernel, Simd, dispatch_on};
 
-/// From tiles of pixels to planes.
+/// From tiles of pixels to planes. The channels are writable for each tile in each plane.
 pub(super) struct Gather<'a, T> {
     pub(super) images: Images<'a, T>,
     pub(super) grid: Grid,
@@ -33,28 +33,27 @@ pub(super) struct Gather<'a, T> {
     pub(super) plane: [usize; 2],
 }
 
-impl<T: Real> Gather<'_, T> {
-    /// By `L` along the columns of a tile of `F x G` pixels and `H` along its rows, to `O x J` planes.
-    ///
-    /// # Safety
-    /// The channels are writable for each tile in each plane, and nobody else uses them meanwhile.
-    pub(super) unsafe fn run<
-        L: Line<F, O>,
-        H: Line<G, J>,
-        const F: usize,
-        const G: usize,
-        const O: usize,
-        const J: usize,
-    >(
-        self,
-        isa: Isa,
-    ) {
-        dispatch_on(isa, Vouched::<_, L, H, F, G, O, J>(self, PhantomData));
-    }
+/// Does a job by `L` along the columns of its `F x G` pixels or planes, and `H` along their rows, to `O x J`.
+///
+/// # Panics
+/// If a length does not fit.
+///
+/// # Safety
+/// What the job demands of its memory holds, and nobody else uses what is written meanwhile.
+pub(super) unsafe fn transform<K, L, H, const F: usize, const G: usize, const O: usize, const J: usize>(
+    isa: Isa,
+    job: K,
+) where
+    Vouched<K, L, H, F, G, O, J>: Kernel<Output = ()>,
+{
+    dispatch_on(isa, Vouched(job, PhantomData));
 }
 
-/// Work whose pointers its caller vouched for, and its maps.
-struct Vouched<K, L, H, const F: usize, const G: usize, const O: usize, const J: usize>(K, PhantomData<(L, H)>);
+/// A job whose pointers its caller vouched for, and its maps.
+pub(super) struct Vouched<K, L, H, const F: usize, const G: usize, const O: usize, const J: usize>(
+    K,
+    PhantomData<(L, H)>,
+);
 
 impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize> Kernel
     for Vouched<Gather<'_, T>, L, H, F, G, O, J>
@@ -72,13 +71,14 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
             let mut from = [[zeros.as_ptr().cast_mut(); G]; F];
             grid.pixels::<F, G>(&place, |i, j, pixel| from[i][j] = image.wrapping_add(pixel * c + c0).cast_mut());
             let to = all.at_element(place.row * row).having([!place.short[0], !(place.short[1] && infinity)]);
-            // SAFETY: each pixel lies in the image or is a row of zeros (checked above); the caller of `Gather::run` vouches for the planes.
+            // SAFETY: each pixel lies in the image or is a row of zeros (checked above); the caller of `transform` vouches for the planes.
             unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, c1 - c0) }
         }
     }
 }
 
-/// From planes to tiles of pixels, for `channels` of the images' channels.
+/// From planes to tiles of pixels, for `channels` of the images' channels. What lies beyond an image, or what a short tile does not have, is written to the last
+/// pixels that the tile has, and these after it. Tiles begin in their images, of which these channels of their pixels are writable.
 pub(super) struct Emit<'a, T> {
     /// The first row of the first plane, `channels` of each.
     pub(super) from: &'a [T],
@@ -94,28 +94,6 @@ pub(super) struct Emit<'a, T> {
 }
 
 impl<T: Real> Emit<'_, T> {
-    /// By `L` along the columns and `H` along the rows of `F x G` planes, to tiles of `O x J` pixels. What lies beyond an image, or what a short tile does not
-    /// have, is written to the last pixels that the tile has, and these after it.
-    ///
-    /// # Panics
-    /// If a tile does not begin in its image.
-    ///
-    /// # Safety
-    /// The images of these tiles are writable, and nobody else uses these channels of the tiles' pixels meanwhile.
-    pub(super) unsafe fn run<
-        L: Line<F, O>,
-        H: Line<G, J>,
-        const F: usize,
-        const G: usize,
-        const O: usize,
-        const J: usize,
-    >(
-        self,
-        isa: Isa,
-    ) {
-        dispatch_on(isa, Vouched::<_, L, H, F, G, O, J>(self, PhantomData));
-    }
-
     /// Checks that the planes hold all tiles, and gives what they are for a tile: what a short one lacks goes only into what it does not have, so any number
     /// will do.
     #[inline(always)]
@@ -143,39 +121,20 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
                 cols: grid.line::<J>(&place, 1).map(|col| col * c),
                 last: [true; 2],
             };
-            // SAFETY: the planes hold the tiles, and the rows and columns are those of pixels of the image, for which the caller of `Emit::run` vouches.
+            // SAFETY: the planes hold the tiles, and the rows and columns are those of pixels of the image, for which the caller of `transform` vouches.
             unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &planes(&place), &to, channels) }
         }
     }
 }
 
-/// From planes to tiles of pixels whose first row and first column lie on the last of the tile before, and are added to what is there.
+/// From planes to tiles of pixels whose first row and first column lie on the last of the tile before, and are added to what is there. Tiles may begin outside of
+/// their images, which are initialised where tiles overlap.
 pub(super) struct EmitOver<'a, T> {
     pub(super) tiles: Emit<'a, T>,
     /// Whether there is a tile above the first, and one to the left of it.
     pub(super) before: [bool; 2],
     /// Room for what lies outside, as many elements as there are channels, and `O + J` times as much for what is added.
     pub(super) spill: &'a mut [T],
-}
-
-impl<T: Real> EmitOver<'_, T> {
-    /// As [`Emit::run`], but that tiles may begin outside of their images.
-    ///
-    /// # Safety
-    /// The images of these tiles are writable, and initialised where tiles overlap; nobody else uses these channels of the tiles' pixels meanwhile.
-    pub(super) unsafe fn run<
-        L: Line<F, O>,
-        H: Line<G, J>,
-        const F: usize,
-        const G: usize,
-        const O: usize,
-        const J: usize,
-    >(
-        self,
-        isa: Isa,
-    ) {
-        dispatch_on(isa, Vouched::<_, L, H, F, G, O, J>(self, PhantomData));
-    }
 }
 
 impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize> Kernel
@@ -205,8 +164,8 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
                     }
                 }
             }
-            // SAFETY: the planes hold the tiles, at most O + J - 1 pixels are aside, for which there is room, and the caller of `EmitOver::run` vouches for
-            // the others.
+            // SAFETY: the planes hold the tiles, at most O + J - 1 pixels are aside, for which there is room, and the caller of `transform` vouches for the
+            // others.
             unsafe {
                 sandwich::<T, S, L, H, F, G, O, J>(simd, &planes(&place), &to, channels);
                 for (to, whole) in to.iter().flatten().zip(whole.iter().flatten()) {
@@ -221,7 +180,7 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
     }
 }
 
-/// From planes to planes, `len` elements of each of some rows.
+/// From planes to planes, `len` elements of each of some rows, which are readable and writable.
 pub(super) struct Planes<T> {
     pub(super) from: *const T,
     /// From one row of planes to the next, and from one plane to the next in a row.
@@ -234,26 +193,6 @@ pub(super) struct Planes<T> {
     pub(super) row: [usize; 2],
 }
 
-impl<T: Real> Planes<T> {
-    /// From `F x G` planes to `O x J`, by `L` and `H`.
-    ///
-    /// # Safety
-    /// The elements are readable and writable, and nobody else uses those of `to` meanwhile.
-    pub(super) unsafe fn run<
-        L: Line<F, O>,
-        H: Line<G, J>,
-        const F: usize,
-        const G: usize,
-        const O: usize,
-        const J: usize,
-    >(
-        self,
-        isa: Isa,
-    ) {
-        dispatch_on(isa, Vouched::<_, L, H, F, G, O, J>(self, PhantomData));
-    }
-}
-
 impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize> Kernel
     for Vouched<Planes<T>, L, H, F, G, O, J>
 {
@@ -264,7 +203,7 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
         let Planes { from, from_step, to, to_step, len, rows, row } = self.0;
         let (from, to) = (Planar::<T, F, G>::new(from.cast_mut(), from_step), Planar::<T, O, J>::new(to, to_step));
         for i in 0..rows {
-            // SAFETY: the caller of `Planes::run` vouches for the elements.
+            // SAFETY: the caller of `transform` vouches for the elements.
             unsafe {
                 sandwich::<T, S, L, H, F, G, O, J>(simd, &from.at_element(i * row[0]), &to.at_element(i * row[1]), len)
             }

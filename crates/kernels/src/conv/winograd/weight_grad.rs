@@ -5,7 +5,7 @@
 
 use super::lines::{Collect, Input, Line, Part, Spread};
 use super::tiles::{Block, Grid, Tiling};
-use super::transform::{Gather, Planes};
+use super::transform::{Gather, Planes, transform};
 use super::{Phase, Points, for_each_piece, gap, tile_block};
 use crate::Real;
 use crate::conv::window::Images;
@@ -127,7 +127,7 @@ impl<T: Real> WeightGrad<'_, T> {
                         plane: [J * v_plane, v_plane],
                     };
                     // SAFETY: planes of v have rows for `block` tiles, a part of each for this phase.
-                    unsafe { job.run::<Input, Part<Input, N, FIRST>, N, N, N, J>(self.kernels.isa) }
+                    unsafe { transform::<_, Input, Part<Input, N, FIRST>, N, N, N, J>(self.kernels.isa, job) }
                 }
                 let job = Gather {
                     images: self.g,
@@ -141,7 +141,7 @@ impl<T: Real> WeightGrad<'_, T> {
                     plane: [J * q_plane, q_plane],
                 };
                 // SAFETY: planes of q have rows for `block` tiles.
-                unsafe { job.run::<Spread, Part<Spread, N, FIRST>, M, M, N, J>(self.kernels.isa) }
+                unsafe { transform::<_, Spread, Part<Spread, N, FIRST>, M, M, N, J>(self.kernels.isa, job) }
                 // What comes after the products, asked for while they are computed.
                 let ahead = Block::new(tiling, [end, next]);
                 let [x_ahead, g_ahead] = [x_grid(&self.phases[0]).span(&ahead, N), g_grid.span(&ahead, M)];
@@ -182,7 +182,7 @@ impl<T: Real> WeightGrad<'_, T> {
                 row: [0, 0],
             };
             // SAFETY: elements of N^2 planes and of K^2 taps, whose sizes were checked; pieces are disjoint.
-            unsafe { job.run::<Collect, Collect, N, N, K, K>(self.kernels.isa) }
+            unsafe { transform::<_, Collect, Collect, N, N, K, K>(self.kernels.isa, job) }
         });
     }
 

@@ -8,10 +8,11 @@ use super::gather::Source;
 use super::lines::{Backwards, Output, Scatter, Weights};
 use super::{Kind, Pass, Plan, Tiles, gap};
 use crate::Real;
+use crate::conv::Then;
 use crate::conv::window::Images;
 use crate::conv::winograd::lines::Line;
 use crate::conv::winograd::tiles::{Block, Grid};
-use crate::conv::winograd::transform::{Emit, EmitOver, Planes};
+use crate::conv::winograd::transform::{Emit, EmitOver, Planes, transform};
 use crate::microkernel::{Kernels, ROWS, Segment, Strip};
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::scratch::{self, Slot};
@@ -55,11 +56,27 @@ pub(in crate::conv) struct Correlation<'a, T: 'static> {
     pub(in crate::conv) out: [usize; 2],
     pub(in crate::conv) cols: usize,
     pub(in crate::conv) result: SendPtr<T>,
+    /// What becomes of it.
+    pub(in crate::conv) then: Then<'a, T>,
+}
+
+/// The products of a block of images, in the columns of a panel.
+struct Sums<'a, T> {
+    /// First and last image.
+    range: [usize; 2],
+    /// A plane at each value or point, with a row of so many columns for each tile.
+    z: &'a [T],
+    /// From one plane to the next.
+    plane: usize,
+    /// The first column, and their number.
+    col: usize,
+    cols: usize,
 }
 
 impl<T: Real> Correlation<'_, T> {
     /// # Safety
-    /// The result addresses `[n, out, cols]` writable elements, and nobody else uses them meanwhile.
+    /// Unless it is given away, the result addresses `[n, out, cols]` writable elements, and nobody else uses them meanwhile, but for a listener those that it
+    /// heard of.
     pub(in crate::conv) unsafe fn run(&self, par: Par) {
         assert!(self.pass != Pass::WeightGrad && self.source.data.len() == self.n * self.source.image_len());
         assert!(self.w.len() == 9 * self.source.c * self.cols);
@@ -70,7 +87,11 @@ impl<T: Real> Correlation<'_, T> {
         // What each thread transforms for itself, where all have as many panels.
         let cost = |&of_panels: &usize| self.n * self.elements() / images(of_panels) + weights / of_panels;
         let is_even = |of_panels: &usize| panels.is_multiple_of(*of_panels) && threads.is_multiple_of(*of_panels);
-        let of_panels = (1..=threads).filter(is_even).min_by_key(cost).unwrap_or(1);
+        let of_panels = match self.then {
+            Then::Stay => (1..=threads).filter(is_even).min_by_key(cost).unwrap_or(1),
+            // Whoever comes next wants all channels.
+            Then::Tell(_) | Then::Give(_) => 1,
+        };
         let of_images = images(of_panels);
         for_each_range(par, of_images * of_panels, 1, |first, last| {
             for piece in first..last {
@@ -116,8 +137,22 @@ impl<T: Real> Correlation<'_, T> {
         let blocks = (n1 - n0).div_ceil(block(&self.plan, self.pass, [self.source.c, cols]));
         for i in 0..blocks {
             let range = [i, i + 1].map(|i| n0 + i * (n1 - n0) / blocks);
-            // SAFETY: passed on.
-            unsafe { self.block(range, panels) }
+            let pixels = range.map(|image| image * self.out[0] * self.out[1]);
+            let Then::Give(take) = self.then else {
+                // SAFETY: passed on.
+                unsafe { self.block(range, panels) }
+                if let Then::Tell(listener) = self.then {
+                    listener(self.result, pixels);
+                }
+                continue;
+            };
+            scratch::with::<T, _>(Slot::Images, (pixels[1] - pixels[0]) * self.cols, |y| {
+                // Where image 0 would lie.
+                let result = SendPtr::from_raw(y.as_mut_ptr().wrapping_sub(pixels[0] * self.cols));
+                // SAFETY: there are all elements of these images, which are ours alone.
+                unsafe { Correlation { result, ..*self }.block(range, panels) }
+                take(range, y);
+            });
         }
     }
 
@@ -167,11 +202,16 @@ impl<T: Real> Correlation<'_, T> {
                         }
                     }
                     for (i, z) in z.chunks_exact(to * z_plane).enumerate() {
-                        let cols = [(panels[0] + i) * width, self.cols_of(panels[0] + i)];
+                        let sums = Sums {
+                            range,
+                            z,
+                            plane: z_plane,
+                            col: (panels[0] + i) * width,
+                            cols: self.cols_of(panels[0] + i),
+                        };
                         for part in plan.parts() {
-                            let z = &z[part.before * (last - first) * cols[1]..];
                             // SAFETY: passed on.
-                            unsafe { self.emit(&part, range, z, z_plane, cols, spill) }
+                            unsafe { self.emit(&part, &sums, spill) }
                         }
                     }
                 });
@@ -217,7 +257,7 @@ impl<T: Real> Correlation<'_, T> {
             row: [self.cols, width],
         };
         // SAFETY: some columns of some rows of 9 taps, and N x M matrices with as many rows, which are ours.
-        unsafe { job.run::<L, L, 3, 3, N, M>(self.kernels.isa) }
+        unsafe { transform::<_, L, L, 3, 3, N, M>(self.kernels.isa, job) }
     }
 
     /// Columns of one panel.
@@ -296,42 +336,22 @@ impl<T: Real> Correlation<'_, T> {
     }
 
     /// # Safety
-    /// See [`Correlation::block`]; z begins with these tiles, `cols[1]` of each.
-    unsafe fn emit(&self, part: &Tiles, range: [usize; 2], z: &[T], plane: usize, cols: [usize; 2], spill: &mut [T]) {
+    /// See [`Correlation::block`].
+    unsafe fn emit(&self, part: &Tiles, sums: &Sums<T>, spill: &mut [T]) {
         use Kind::{Between, Four, Three};
         // SAFETY: passed on.
         unsafe {
             match (self.pass, part.kinds) {
-                (Pass::Forward, [Between, Between]) => {
-                    self.write::<4, 4, 4, 4>(part, range, z, plane, cols);
-                }
-                (Pass::Forward, [Four, Four]) => {
-                    self.write::<5, 5, 4, 4>(part, range, z, plane, cols);
-                }
-                (Pass::Forward, [Four, Three]) => {
-                    self.write::<5, 4, 4, 3>(part, range, z, plane, cols);
-                }
-                (Pass::Forward, [Three, Four]) => {
-                    self.write::<4, 5, 3, 4>(part, range, z, plane, cols);
-                }
-                (Pass::Forward, [Three, Three]) => {
-                    self.write::<4, 4, 3, 3>(part, range, z, plane, cols);
-                }
-                (Pass::InputGrad, [Between, Between]) => {
-                    self.add::<8, 8, 7, 7>(part, range, z, plane, cols, spill);
-                }
-                (Pass::InputGrad, [Four, Four]) => {
-                    self.add::<9, 9, 9, 9>(part, range, z, plane, cols, spill);
-                }
-                (Pass::InputGrad, [Four, Three]) => {
-                    self.add::<9, 7, 9, 7>(part, range, z, plane, cols, spill);
-                }
-                (Pass::InputGrad, [Three, Four]) => {
-                    self.add::<7, 9, 7, 9>(part, range, z, plane, cols, spill);
-                }
-                (Pass::InputGrad, [Three, Three]) => {
-                    self.add::<7, 7, 7, 7>(part, range, z, plane, cols, spill);
-                }
+                (Pass::Forward, [Between, Between]) => self.write::<4, 4, 4, 4>(part, sums),
+                (Pass::Forward, [Four, Four]) => self.write::<5, 5, 4, 4>(part, sums),
+                (Pass::Forward, [Four, Three]) => self.write::<5, 4, 4, 3>(part, sums),
+                (Pass::Forward, [Three, Four]) => self.write::<4, 5, 3, 4>(part, sums),
+                (Pass::Forward, [Three, Three]) => self.write::<4, 4, 3, 3>(part, sums),
+                (Pass::InputGrad, [Between, Between]) => self.add::<8, 8, 7, 7>(part, sums, spill),
+                (Pass::InputGrad, [Four, Four]) => self.add::<9, 9, 9, 9>(part, sums, spill),
+                (Pass::InputGrad, [Four, Three]) => self.add::<9, 7, 9, 7>(part, sums, spill),
+                (Pass::InputGrad, [Three, Four]) => self.add::<7, 9, 7, 9>(part, sums, spill),
+                (Pass::InputGrad, [Three, Three]) => self.add::<7, 7, 7, 7>(part, sums, spill),
                 _ => unreachable!(
                     "tiles between paddings are so along both axes; weight gradients have a file of their own"
                 ),
@@ -340,21 +360,13 @@ impl<T: Real> Correlation<'_, T> {
     }
 
     /// These tiles of the images that are written, some columns of which come from the planes of products.
-    fn tiles<'a>(
-        &self,
-        part: &Tiles,
-        grid: Grid,
-        range: [usize; 2],
-        z: &'a [T],
-        plane: usize,
-        [col, channels]: [usize; 2],
-    ) -> Emit<'a, T> {
+    fn tiles<'a>(&self, part: &Tiles, grid: Grid, &Sums { range, z, plane, col, cols }: &Sums<'a, T>) -> Emit<'a, T> {
         Emit {
-            from: z,
+            from: &z[part.before * (range[1] - range[0]) * cols..],
             plane: [self.planes()[1][1] * plane, plane],
             grid,
             block: Block::new(part.tiling(), range.map(|image| image * part.count())),
-            channels,
+            channels: cols,
             to: self.result.get().wrapping_add(col),
             c: self.cols,
         }
@@ -362,19 +374,13 @@ impl<T: Real> Correlation<'_, T> {
 
     /// # Safety
     /// See [`Correlation::emit`].
-    unsafe fn write<const F: usize, const G: usize, const O: usize, const J: usize>(
-        &self,
-        part: &Tiles,
-        range: [usize; 2],
-        z: &[T],
-        plane: usize,
-        cols: [usize; 2],
-    ) where
+    unsafe fn write<const F: usize, const G: usize, const O: usize, const J: usize>(&self, part: &Tiles, sums: &Sums<T>)
+    where
         Output: Line<F, O> + Line<G, J>,
     {
-        let tiles = self.tiles(part, part.of_y(self.out), range, z, plane, cols);
+        let tiles = self.tiles(part, part.of_y(self.out), sums);
         // SAFETY: these images are ours, by the caller's word.
-        unsafe { tiles.run::<Output, Output, F, G, O, J>(self.kernels.isa) }
+        unsafe { transform::<_, Output, Output, F, G, O, J>(self.kernels.isa, tiles) }
     }
 
     /// # Safety
@@ -382,17 +388,14 @@ impl<T: Real> Correlation<'_, T> {
     unsafe fn add<const F: usize, const G: usize, const O: usize, const J: usize>(
         &self,
         part: &Tiles,
-        range: [usize; 2],
-        z: &[T],
-        plane: usize,
-        cols: [usize; 2],
+        sums: &Sums<T>,
         spill: &mut [T],
     ) where
         Scatter: Line<F, O> + Line<G, J>,
     {
-        let tiles = self.tiles(part, part.of_x(self.out), range, z, plane, cols);
+        let tiles = self.tiles(part, part.of_x(self.out), sums);
         let job = EmitOver { tiles, before: part.first.map(|first| first > 0), spill };
         // SAFETY: these images are ours, by the caller's word, and tiles come after those that they lie beside.
-        unsafe { job.run::<Scatter, Scatter, F, G, O, J>(self.kernels.isa) }
+        unsafe { transform::<_, Scatter, Scatter, F, G, O, J>(self.kernels.isa, job) }
     }
 }

@@ -6,7 +6,7 @@ use crate::Real;
 use crate::conv::window::Images;
 use crate::conv::winograd::lines::Line;
 use crate::conv::winograd::tiles::{Block, Grid};
-use crate::conv::winograd::transform::Gather;
+use crate::conv::winograd::transform::{Gather, transform};
 use crate::simd::Isa;
 
 /// Some images, some of their channels, and the planes that these go to.
@@ -94,6 +94,6 @@ impl<T: Real> Source<'_, T> {
             plane: [cols * self.plane, self.plane],
         };
         // SAFETY: these tiles come after those that lie before them in the planes; the rest is the caller's word.
-        unsafe { job.run::<L, L, F, G, O, J>(self.isa) }
+        unsafe { transform::<_, L, L, F, G, O, J>(self.isa, job) }
     }
 }

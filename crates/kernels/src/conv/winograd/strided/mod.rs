@@ -88,7 +88,7 @@ impl Pass {
     /// What the direct way takes, in percent of its multiply-adds.
     fn direct(self) -> usize {
         match self {
-            Pass::Forward => 97,
+            Pass::Forward => 108,
             Pass::InputGrad => 112,
             Pass::WeightGrad => 120,
         }
@@ -244,6 +244,12 @@ impl Plan {
         let this = dims.n * image + weight * plan.weights().iter().product::<usize>() * pairs;
         let is_handy = dims.n >= IMAGES && values * dims.ci.max(dims.co) <= LARGE;
         (is_handy && this < direct).then_some(plan)
+    }
+
+    /// Whether threads take all channels of some images each: there are fewer transformed weights, which they all make, than transformed pixels.
+    pub(in crate::conv) fn goes_by_images(&self, dims: &ConvDims) -> bool {
+        let [weights, values] = [self.weights(), self.values()].map(|[i, j]| i * j);
+        weights * dims.co <= dims.n * values * self.tiles()
     }
 
     /// Multiplications for a pair of channels.

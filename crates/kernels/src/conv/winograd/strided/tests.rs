@@ -1,11 +1,11 @@
 //! All three passes against naive loops, whatever the rule says of a shape; the error against f64; threads.
 
 use super::{Pass, Plan, weight_grad};
-use crate::conv::tests::{dims, naive, noise};
+use crate::conv::tests::{check_giving, check_telling, dims, naive, noise};
 use crate::conv::weight_grad::weight_grad as conv_weight_grad;
 use crate::conv::window::Images;
 use crate::conv::winograd::tests::{compare, largest_errors, normal_operands};
-use crate::conv::{ConvDims, forward, input_grad};
+use crate::conv::{ConvDims, Then, forward, input_grad};
 use crate::microkernel::kernels_of;
 use crate::simd::Isa;
 use crate::{Par, Real};
@@ -19,7 +19,12 @@ fn run<T: Real>(isa: Isa, par: Par, d: &ConvDims, [x, w, g]: [&[f64]; 3]) -> [Ve
     let [mut y, mut dx, mut dw] = [g.len(), x.len(), w.len()].map(|len| vec![junk; len]);
     let out = d.out_hw().unwrap();
     let plan = Plan::new(d, out).unwrap();
-    forward::by_strided(kernels, par, d, out, plan, &x, &w, &mut y);
+    let forward = |y: &mut [T], then: Then<'_, T>| forward::by_strided(kernels, par, d, out, plan, &x, &w, y, then);
+    forward(&mut y, Then::Stay);
+    let mut told = vec![junk; g.len()];
+    assert!(check_telling(&mut told, d.co, |y, listener| forward(y, Then::Tell(listener))), "{d:?}");
+    assert!(bytemuck::cast_slice::<T, u8>(&told) == bytemuck::cast_slice::<T, u8>(&y), "{d:?}");
+    check_giving(&y, d.n, |taker| forward(&mut [], Then::Give(taker)));
     input_grad::by_strided(kernels, par, d, out, plan, &g, &w, &mut dx);
     let (x, g) = (Images { data: &x, hw: d.hw, c: d.ci }, Images { data: &g, hw: out, c: d.co });
     weight_grad(kernels, par, plan, x, g, &mut dw);
@@ -116,7 +121,7 @@ fn the_rule_takes_what_measured_faster() {
         let of = |pass| Plan::if_worth(&d, d.out_hw().unwrap(), pass, 16).is_some();
         [Pass::Forward, Pass::InputGrad, Pass::WeightGrad].map(of)
     };
-    assert_eq!(worth(fourteen(64, 64, 128)), [false, true, true]);
+    assert_eq!(worth(fourteen(64, 64, 128)), [true; 3]);
     assert_eq!(worth(dims(64, 7, 128, 256, 3, 2, 1)), [true; 3]);
     // Weights that each of many blocks makes anew.
     assert!(!worth(dims(64, 7, 512, 4096, 3, 2, 1))[0]);
@@ -138,7 +143,7 @@ fn what_the_rule_takes_is_what_runs() {
     let by_strided = run::<f32>(isa, Par::Seq, &d, [&x, &w, &g]);
     let [x, w, g] = [x, w, g].map(|v| v.into_iter().map(|v| v as f32).collect::<Vec<f32>>());
     let [mut y, mut dx, mut dw] = [g.len(), x.len(), w.len()].map(|len| vec![0.0; len]);
-    forward::forward(kernels, Par::Seq, &d, out, &x, &w, &mut y, None);
+    forward::forward(kernels, Par::Seq, &d, out, &x, &w, &mut y, Then::Stay);
     input_grad::input_grad(kernels, Par::Seq, &d, out, &g, &w, &mut dx);
     conv_weight_grad(kernels, Par::Seq, &d, out, &x, &g, &mut dw);
     assert_eq!(y == by_strided[0], chosen(Pass::Forward));

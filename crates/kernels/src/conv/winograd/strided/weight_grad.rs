@@ -10,7 +10,7 @@ use super::{Plan, Value, gap};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::conv::winograd::lines::Line;
-use crate::conv::winograd::transform::Planes;
+use crate::conv::winograd::transform::{Planes, transform};
 use crate::conv::winograd::weight_grad::cuts;
 use crate::microkernel::{Kernels, ROWS, Segment, Strip};
 use crate::par::{Par, SendPtr, for_each_range};
@@ -220,6 +220,6 @@ impl<T: Real> WeightGrad<'_, T> {
             row: [width, self.g.c],
         };
         // SAFETY: N x M planes, whose size was checked, and some columns of some rows of 9 taps, which are ours by the caller's word.
-        unsafe { job.run::<Collect, Collect, N, M, 3, 3>(self.kernels.isa) }
+        unsafe { transform::<_, Collect, Collect, N, M, 3, 3>(self.kernels.isa, job) }
     }
 }
