@@ -57,8 +57,9 @@ pub fn copy_strided<T: Pod + Send + Sync>(
     job.run(par);
 }
 
-/// Fills `to`, of a multiple of its length, with copies of `x`.
+/// Fills `to` with copies of `x`, which is not empty, and no longer.
 pub(crate) fn repeat<T: Copy>(x: &[T], to: &mut [T]) {
+    debug_assert!(!x.is_empty());
     to[..x.len()].copy_from_slice(x);
     let mut done = x.len();
     while done < to.len() {

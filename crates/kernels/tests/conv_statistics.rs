@@ -58,6 +58,7 @@ fn the_bits_are_those_of_one_after_the_other() {
                     dims(3, [29, 31], [32, 80], 3, 1),
                     dims(24, [14, 14], [16, 96], 4, 2),
                     dims(7, [14, 14], [160, 192], 3, 1),
+                    dims(40, [14, 14], [64, 128], 3, 2),
                 ] {
                     compare::<f32>(&d, Par::Rayon);
                     compare::<f64>(&d, Par::Seq);
@@ -72,13 +73,14 @@ fn the_bits_are_those_of_one_after_the_other() {
 fn what_is_small_or_goes_another_way_comes_without() {
     let layer = dims(80, [14, 14], [64, 64], 3, 1);
     assert!(layer.comes_with_statistics::<f32>() && layer.comes_with_statistics::<f64>());
+    assert!(dims(64, [14, 14], [64, 128], 3, 2).comes_with_statistics::<f32>());
     for other in [
         // One block, one of many columns, one column, no image.
         ConvDims { n: 2, ..layer },
         ConvDims { n: 1, hw: [7, 7], co: 2048, ..layer },
         ConvDims { n: 2000, co: 1, ..layer },
         ConvDims { n: 0, ..layer },
-        // By position, thin, by Winograd's algorithm at stride 2.
+        // By position, thin, by Winograd's algorithm at stride 2 with more transformed weights than pixels.
         ConvDims { n: 400, hw: [2, 2], ci: 3, ..layer },
         ConvDims { n: 400, co: 2, ..layer },
         dims(64, [7, 7], [128, 256], 3, 2),

@@ -88,7 +88,9 @@ fn the_bits_are_those_of_the_convolution_and_the_pass() {
                     compare::<f32>(&dims(16, [28, 28], [64, 64], 1), par);
                     compare::<f32>(&dims(17, [9, 9], [160, 160], 1), par);
                     compare::<f32>(&ConvDims { kernel: [4, 4], ..dims(18, [14, 14], [64, 96], 2) }, par);
+                    compare::<f32>(&dims(16, [28, 28], [160, 160], 1), par);
                     compare::<f64>(&dims(17, [14, 14], [64, 64], 1), par);
+                    compare::<f32>(&dims(40, [14, 14], [64, 128], 2), par);
                     pooled::<f32>(&dims(21, [14, 14], [64, 64], 1), par);
                     pooled::<f32>(&dims(21, [15, 14], [1, 32], 1), par);
                     pooled::<f64>(&dims(16, [28, 28], [1, 16], 1), par);
@@ -160,7 +162,8 @@ fn a_pass_follows_only_what_comes_by_images() {
         let [h, w] = other.out_hw().unwrap();
         assert!(!of(&other, other.n * h * w * other.co).follows_conv::<f32>(0, &other), "{other:?}");
     }
-    for other in [dims(64, [4, 4], [8, 64], 2), dims(16, [28, 28], [64, 1], 1)] {
+    // Nor do images whose transformed weights are more than they are.
+    for other in [dims(64, [4, 4], [8, 64], 2), dims(16, [28, 28], [64, 1], 1), dims(64, [7, 7], [128, 256], 2)] {
         let [h, w] = other.out_hw().unwrap();
         assert!(!of(&other, other.n * h * w * other.co).follows_conv::<f32>(0, &other), "{other:?}");
     }

@@ -22,7 +22,7 @@ use crate::model::Model;
 use crate::params::Params;
 
 /// The key of a file's metadata under which its checksum stands.
-const CHECKSUM: &str = "crc32";
+const CHECKSUM: &str = "metaforge.crc32";
 
 /// The last part of the name of PyTorch's count of batches, an `i64` that only a `momentum=None` needs.
 const BATCH_COUNT: &str = "num_batches_tracked";
@@ -177,7 +177,7 @@ impl Contents {
             parsed.tensors().into_iter().map(|(name, t)| (name, stored(t))).collect();
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| Error::corrupt(path, e))?;
         let expected = header.metadata().as_ref().and_then(|metadata| metadata.get(CHECKSUM));
-        let found = checksum(tensors.iter().map(|(name, stored)| (name.as_str(), &stored.bytes[..])));
+        let found = checksum(tensors.iter().map(|(name, t)| (name.as_str(), t.dtype, &t.shape[..], &t.bytes[..])));
         if expected.is_some_and(|expected| *expected != found) {
             return Err(Error::corrupt(path, "its tensors are not those that its checksum was made of"));
         }
@@ -244,11 +244,11 @@ impl View for Outgoing<'_> {
     }
 }
 
-/// The CRC-32 of tensors and their names, in the order of the names.
-fn checksum<'a>(tensors: impl Iterator<Item = (&'a str, impl AsRef<[u8]>)>) -> String {
+/// The CRC-32 of tensors with their names, types and shapes, in the order of the names.
+fn checksum<'a>(tensors: impl Iterator<Item = (&'a str, Dtype, &'a [usize], impl AsRef<[u8]>)>) -> String {
     let mut crc = crc32fast::Hasher::new();
-    for (name, bytes) in tensors {
-        crc.update(name.as_bytes());
+    for (name, dtype, shape, bytes) in tensors {
+        crc.update(format!("{name}: {dtype:?} {shape:?}").as_bytes());
         crc.update(bytes.as_ref());
     }
     format!("{:08x}", crc.finalize())
@@ -257,7 +257,7 @@ fn checksum<'a>(tensors: impl Iterator<Item = (&'a str, impl AsRef<[u8]>)>) -> S
 fn write<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Result<(), Error> {
     let failed = |source| Error::Io { doing: "write", path: path.into(), source };
     let outgoing: BTreeMap<&str, Outgoing<'_>> = tensors.map(|(name, tensor)| (name, Outgoing(tensor))).collect();
-    let checksum = checksum(outgoing.iter().map(|(&name, tensor)| (name, tensor.data())));
+    let checksum = checksum(outgoing.iter().map(|(&name, t)| (name, t.dtype(), t.shape(), t.data())));
     let metadata = HashMap::from([(CHECKSUM.to_string(), checksum)]);
     let bytes = safetensors::serialize(outgoing, Some(metadata)).map_err(|e| failed(std::io::Error::other(e)))?;
     let mut beside = path.as_os_str().to_owned();
@@ -328,10 +328,15 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, bytes).unwrap();
-            // But for the word "crc32" itself, without which nothing is known of the tensors.
-            if let Ok(back) = load(&path, &small()) {
-                let same = back.tensors().iter().zip(small().tensors()).all(|(a, b)| a.bytes() == b.bytes());
-                assert!(same, "bit {bit} of {}", 8 * whole.len());
+            // But for the key of the checksum itself, without which nothing is known of the tensors.
+            if let Ok(back) = read(&path) {
+                let as_it_was = |(name, t): (&str, &Tensor)| {
+                    let same =
+                        small().iter().any(|(other, u)| (name, t.aval(), t.bytes()) == (other, u.aval(), u.bytes()));
+                    assert!(same, "bit {bit} of {}: {name}", 8 * whole.len());
+                };
+                assert_eq!(back.len(), small().len());
+                back.iter().for_each(as_it_was);
                 unnoticed += 1;
             }
         }

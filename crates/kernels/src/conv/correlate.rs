@@ -160,7 +160,7 @@ impl<T: Real> Correlation<'_, T> {
         });
     }
 
-    /// Computes every cell, some images at a time.
+    /// Computes every cell, some images at a time: each sum is the one that [`Correlation::run`] takes unless it goes by position.
     ///
     /// # Panics
     /// If not all of an image's elements are results.
@@ -169,6 +169,7 @@ impl<T: Real> Correlation<'_, T> {
     /// The weights hold `depth` x `cols` elements at each tap for each group.
     unsafe fn by_images(&self, par: Par, take: Taker<T>) {
         let image = self.out_image;
+        debug_assert!(!self.is_by_position());
         assert!(self.out_step[1] == self.cols * self.groups && self.out_step[0] == self.cells[1] * self.out_step[1]);
         assert!(self.out_origin == 0 && image == self.cells[0] * self.out_step[0] && image > 0);
         let window = self.cells[0] * self.cells[1] * self.step[0] * self.step[1] * self.images.c;

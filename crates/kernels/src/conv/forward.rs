@@ -36,13 +36,13 @@ pub(crate) fn conv_telling<T: Real>(par: Par, dims: &ConvDims, x: &[T], w: &[T],
     forward(kernels(), if is_small { Par::Seq } else { par }, dims, out, x, w, y, Then::Tell(listener));
 }
 
-/// Whether [`conv_telling`] can compute such a convolution: its pixels are done once and for all, some after the other.
+/// Whether [`conv_telling`] computes such a convolution: pixels are done once and for all, some after the other, and it costs nothing that they are.
 pub(crate) fn tells<T: Real>(dims: &ConvDims) -> bool {
     let Some(out) = dims.out_hw().filter(|_| !dims.is_empty()) else { return false };
     match way::<T>(kernels(), dims, out) {
         Way::Winograd(_) => true,
         Way::Direct => !is_by_position::<T>(dims, out),
-        Way::Strided(plan) => plan.goes_by_images(dims),
+        Way::Strided(plan) => plan.is_worth_by_images(dims),
         Way::Thin => false,
     }
 }
@@ -64,7 +64,7 @@ pub(super) fn forward<T: Real>(
         return;
     }
     match way(kernels, dims, out) {
-        Way::Thin if matches!(then, Then::Give(_)) => panic!("{dims:?}: thin results are not given away"),
+        Way::Thin if matches!(then, Then::Give(_)) => unreachable!("{dims:?}: thin results are not given away"),
         Way::Thin => {
             let job = Thin { kernels, pass: Pass::Forward, dims, out, source: x, result: SendPtr::new(y) };
             // SAFETY: the lengths were checked by the caller, and y is ours alone.

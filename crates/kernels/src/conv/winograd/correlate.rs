@@ -116,17 +116,23 @@ impl<T: Real> Correlation<'_, T> {
                     unsafe { self.blocks::<M, N>(tiling, tiles, block, u, plane) }
                 });
             };
-            // At least a block of tiles.
-            let pieces = self.n.div_ceil(block.div_ceil(tiling.count()));
-            self.by_images(par, pieces, take, |job, images| {
+            // Whole tiles of the products, and about a block of ours, as far as the images stay in the cache.
+            let (count, image) = (tiling.count(), self.out[0] * self.out[1] * self.cols);
+            let even = (1..ROWS).find(|images| (images * count).is_multiple_of(ROWS)).unwrap_or(ROWS);
+            let images = block.div_ceil(count).next_multiple_of(even).min((BLOCK / image).max(1));
+            self.by_images(par, self.n.div_ceil(images), take, |job, images| {
+                let tiles = images.map(|n| n * count);
+                let len = tiles[1] - tiles[0];
+                let block = len.div_ceil(len.div_ceil(block)).next_multiple_of(ROWS);
                 // SAFETY: these images of the result are ours alone.
-                unsafe { job.blocks::<M, N>(tiling, images.map(|n| n * tiling.count()), block, u, plane) }
+                unsafe { job.blocks::<M, N>(tiling, tiles, block, u, plane) }
             });
         });
     }
 
     /// Some images at a time: `compute` is given which, and a job that writes these to memory of the thread's own, which then goes to `take`.
     fn by_images(&self, par: Par, pieces: usize, take: Taker<T>, compute: impl Fn(&Correlation<T>, [usize; 2]) + Sync) {
+        debug_assert!(self.y_stride == 1 && self.first == [0, 0]);
         let image = self.out[0] * self.out[1] * self.cols;
         for_each_range(par, pieces, 1, |first, last| {
             for piece in first..last {
@@ -157,6 +163,7 @@ impl<T: Real> Correlation<'_, T> {
     {
         while first < end {
             let last = (first + block).min(end);
+            // What comes after the end is likely to be this thread's as well.
             let next = (last + block).min(self.n * tiling.count());
             // SAFETY: passed on.
             unsafe { self.block::<M, N>(tiling, [first, last, next], u, u_plane) }
@@ -214,7 +221,8 @@ impl<T: Real> Correlation<'_, T> {
         let most = tile_block(BESIDE, N * N * (chunk + self.cols));
         let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
         if let Then::Give(take) = self.then {
-            let pieces = self.n.div_ceil((most / tiling.count()).max(1)).next_multiple_of(threads).min(self.n);
+            let (images, fewest) = ((most / tiling.count()).max(1), (2 * ROWS).div_ceil(tiling.count()));
+            let pieces = self.n.div_ceil(images).next_multiple_of(threads).min(self.n.div_ceil(fewest));
             return self.by_images(par, pieces, take, |job, images| {
                 let [first, last] = images.map(|n| n * tiling.count());
                 let blocks = (last - first).div_ceil(most);

@@ -1,6 +1,6 @@
 //! The forward pass, `y = A^T [sum over phases of (G w G^T) * (B^T x B)] A`, and its adjoint, the input gradient, `dx = B [(G w G^T) * (A g A^T)] B^T`.
 //!
-//! Threads share nothing: each has some images and some panels of columns, transforms the pixels of the former and the weights of the latter. Of a block of
+//! Threads share nothing: each has some images and some panels of columns (all, if somebody waits for the images), transforms the pixels of the former and the weights of the latter. Of a block of
 //! images some channels at a time are transformed and multiplied, so that pixels, weights and products stay in the second-level cache, and the weights of one
 //! product in the first-level cache; to make the weights anew for each block costs less than to fetch them from further away.
 

@@ -85,11 +85,11 @@ pub(in crate::conv) enum Pass {
 }
 
 impl Pass {
-    /// What the direct way takes, in percent of its multiply-adds.
+    /// What the direct way takes, in percent of its multiply-adds, as measured on one and two threads. More threads make more of the weights anew, but their number
+    /// must not decide what is computed.
     fn direct(self) -> usize {
         match self {
-            Pass::Forward => 108,
-            Pass::InputGrad => 112,
+            Pass::Forward | Pass::InputGrad => 112,
             Pass::WeightGrad => 120,
         }
     }
@@ -246,8 +246,9 @@ impl Plan {
         (is_handy && this < direct).then_some(plan)
     }
 
-    /// Whether threads take all channels of some images each: there are fewer transformed weights, which they all make, than transformed pixels.
-    pub(in crate::conv) fn goes_by_images(&self, dims: &ConvDims) -> bool {
+    /// Whether it is worth it that each of two threads takes all channels of some images: there are fewer transformed weights, which they then both make, than
+    /// transformed pixels.
+    pub(in crate::conv) fn is_worth_by_images(&self, dims: &ConvDims) -> bool {
         let [weights, values] = [self.weights(), self.values()].map(|[i, j]| i * j);
         weights * dims.co <= dims.n * values * self.tiles()
     }
