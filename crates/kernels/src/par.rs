@@ -19,6 +19,16 @@ pub enum Par {
     Rayon,
 }
 
+impl Par {
+    /// Threads that there are for a kernel.
+    pub(crate) fn threads(self) -> usize {
+        match self {
+            Par::Seq => 1,
+            Par::Rayon => rayon::current_num_threads(),
+        }
+    }
+}
+
 /// Bytes that a memory-bound kernel (add, copy, compare) should have per task: about 10 us of streaming from the second-level
 /// cache, several times what it costs to wake a thread.
 pub const CHEAP_GRAIN_BYTES: usize = 1 << 18;
@@ -54,7 +64,7 @@ where
     F: Fn(usize, usize) + Sync + Send,
 {
     let grain = grain.max(1);
-    if par == Par::Seq || n <= grain || rayon::current_num_threads() == 1 {
+    if n <= grain || par.threads() == 1 {
         if n > 0 {
             f(0, n);
         }
@@ -78,7 +88,7 @@ thread_local! {
 ///
 /// With [`Par::Seq`], in a pool of one thread, or within another call it is `f()`.
 pub fn attended<R: Send>(par: Par, f: impl FnOnce() -> R + Send) -> R {
-    if par == Par::Seq || rayon::current_num_threads() == 1 {
+    if par.threads() == 1 {
         return f();
     }
     // Only to be on a thread of the pool.

@@ -120,7 +120,7 @@ impl<T: Real> Correlation<'_, T> {
             let (count, image) = (tiling.count(), self.out[0] * self.out[1] * self.cols);
             let even = (1..ROWS).find(|images| (images * count).is_multiple_of(ROWS)).unwrap_or(ROWS);
             let images = block.div_ceil(count).next_multiple_of(even).min((BLOCK / image).max(1));
-            self.by_images(par, self.n.div_ceil(images), take, |job, images| {
+            self.by_images(par, [1, images], take, |job, images| {
                 let tiles = images.map(|n| n * count);
                 let len = tiles[1] - tiles[0];
                 let block = len.div_ceil(len.div_ceil(block)).next_multiple_of(ROWS);
@@ -130,10 +130,18 @@ impl<T: Real> Correlation<'_, T> {
         });
     }
 
-    /// Some images at a time: `compute` is given which, and a job that writes these to memory of the thread's own, which then goes to `take`.
-    fn by_images(&self, par: Par, pieces: usize, take: Taker<T>, compute: impl Fn(&Correlation<T>, [usize; 2]) + Sync) {
+    /// Some images at a time, at least and at most so many: `compute` is given which, and a job that writes these to memory of the thread's own, which then goes
+    /// to `take`.
+    fn by_images(
+        &self,
+        par: Par,
+        [fewest, most]: [usize; 2],
+        take: Taker<T>,
+        compute: impl Fn(&Correlation<T>, [usize; 2]) + Sync,
+    ) {
         debug_assert!(self.y_stride == 1 && self.first == [0, 0]);
         let image = self.out[0] * self.out[1] * self.cols;
+        let pieces = self.n.div_ceil(most).next_multiple_of(par.threads()).min(self.n.div_ceil(fewest));
         for_each_range(par, pieces, 1, |first, last| {
             for piece in first..last {
                 let [n0, n1] = [piece, piece + 1].map(|i| i * self.n / pieces);
@@ -219,11 +227,9 @@ impl<T: Real> Correlation<'_, T> {
         let chunks = c.div_ceil(CHANNELS.min(CHUNK / (N * N * self.row())));
         let chunk = c.div_ceil(chunks).next_multiple_of(self.kernels.lanes).min(c);
         let most = tile_block(BESIDE, N * N * (chunk + self.cols));
-        let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
         if let Then::Give(take) = self.then {
             let (images, fewest) = ((most / tiling.count()).max(1), (2 * ROWS).div_ceil(tiling.count()));
-            let pieces = self.n.div_ceil(images).next_multiple_of(threads).min(self.n.div_ceil(fewest));
-            return self.by_images(par, pieces, take, |job, images| {
+            return self.by_images(par, [fewest, images], take, |job, images| {
                 let [first, last] = images.map(|n| n * tiling.count());
                 let blocks = (last - first).div_ceil(most);
                 for i in 0..blocks {
@@ -234,7 +240,7 @@ impl<T: Real> Correlation<'_, T> {
             });
         }
         // As many for each thread, but none so small that weights are all it does.
-        let blocks = total.div_ceil(most).next_multiple_of(threads).min(total.div_ceil(2 * ROWS));
+        let blocks = total.div_ceil(most).next_multiple_of(par.threads()).min(total.div_ceil(2 * ROWS));
         for_each_range(par, blocks, 1, |low, high| {
             for i in low..high {
                 let block = Block::new(tiling, [i, i + 1].map(|i| i * total / blocks));

@@ -62,7 +62,7 @@ impl<T: Real> WeightGrad<'_, T> {
             let sums_of = Sums { tiling, total, block, to: SendPtr::new(sums), plane };
             // A thread by itself takes everything; an odd number of columns has no equal halves. Of an even number the second half has less to do where tiles are
             // short, but pieces of channels instead would each transform all of g.
-            let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
+            let threads = par.threads();
             let halves = if threads > 1 && N == 2 * HALF { 2 } else { 1 };
             let registers = [ci, co].map(|c| c.div_ceil(self.kernels.lanes));
             let cuts = cuts(threads, halves, registers);

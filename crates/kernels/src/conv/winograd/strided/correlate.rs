@@ -81,7 +81,7 @@ impl<T: Real> Correlation<'_, T> {
         assert!(self.pass != Pass::WeightGrad && self.source.data.len() == self.n * self.source.image_len());
         assert!(self.w.len() == 9 * self.source.c * self.cols);
         let panels = self.cols.div_ceil(self.width());
-        let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
+        let threads = par.threads();
         let weights = self.plan.weights().iter().product::<usize>() * self.source.c * self.cols;
         let images = |of_panels: usize| (threads / of_panels).min(self.n);
         // What each thread transforms for itself, where all have as many panels.

@@ -56,7 +56,7 @@ pub(in crate::conv) fn weight_grad<T: Real>(
     let image = plan.tiles() * (values * x.c.min(STRIP) + points * g.c.min(PANEL));
     let block = (BLOCK / image).clamp(1, n);
     let job = WeightGrad { kernels, plan, n, x, g, block, dw: SendPtr::new(dw) };
-    let threads = if par == Par::Seq { 1 } else { rayon::current_num_threads() };
+    let threads = par.threads();
     let registers = [x.c, g.c].map(|c| c.div_ceil(kernels.lanes));
     let cuts = cuts(threads, 1, registers);
     for_each_range(par, cuts[0] * cuts[1], 1, |low, high| {
