@@ -18,6 +18,11 @@ use crate::simd::{Isa, Simd, isa};
 pub(crate) const ROWS: usize = 6;
 /// Registers across the largest tile. 6 x 4 accumulators, 4 of B and 1 of A are 29 of AVX-512's 32; with 16 registers a tile is 6 x 2.
 const WIDE: usize = 4;
+/// What there is of a tile's last register: some lanes, all, or half of them, which are a register of half the size: a processor that takes two steps for a
+/// large one takes one for it, and none waits for a mask.
+const PART: usize = 0;
+const WHOLE: usize = 1;
+const HALF: usize = 2;
 /// Rows and columns of the largest `dot` tile.
 pub(crate) const DOT: usize = 4;
 
@@ -89,8 +94,8 @@ pub(crate) struct Kernels<T: 'static> {
     pub(crate) lanes: usize,
     /// Columns of the widest tile.
     pub(crate) wide: usize,
-    /// For each number of rows and of registers: with the last register in part, and as a whole.
-    tile: [[[TileFn<T>; 2]; WIDE]; ROWS],
+    /// For each number of rows and of registers: with the last register in part, as a whole, and as half of one.
+    tile: [[[TileFn<T>; 3]; WIDE]; ROWS],
     /// One row or [`DOT`], one column or [`DOT`].
     dot: [[DotFn<T>; 2]; 2],
 }
@@ -113,7 +118,14 @@ impl<T: Real> Kernels<T> {
     fn tile_of(&self, rows: usize, cols: usize) -> TileFn<T> {
         // A register has a power of two of lanes; to divide would take as long as a short sum.
         let (registers, rest) = ((cols - 1) >> self.lanes.trailing_zeros(), cols & (self.lanes - 1));
-        self.tile[rows - 1][registers][usize::from(rest == 0)]
+        let last = if rest == 0 {
+            WHOLE
+        } else if 2 * rest == self.lanes {
+            HALF
+        } else {
+            PART
+        };
+        self.tile[rows - 1][registers][last]
     }
 
     /// Computes the first `rows` rows and `cols` columns of a strip, tile by tile.
@@ -198,36 +210,37 @@ impl<T: Real, S: Simd> Table<T, S> {
         dot: [[run_dot::<T, S, 1, 1>, run_dot::<T, S, 1, DOT>], [run_dot::<T, S, DOT, 1>, run_dot::<T, S, DOT, DOT>]],
     };
 
-    const fn tiles<const R: usize>() -> [[TileFn<T>; 2]; WIDE] {
+    const fn tiles<const R: usize>() -> [[TileFn<T>; 3]; WIDE] {
         if Self::WIDE == WIDE {
-            [Self::both::<R, 1>(), Self::both::<R, 2>(), Self::both::<R, 3>(), Self::both::<R, 4>()]
+            [Self::of::<R, 1>(), Self::of::<R, 2>(), Self::of::<R, 3>(), Self::of::<R, 4>()]
         } else {
-            [Self::both::<R, 1>(), Self::both::<R, 2>(), Self::both::<R, 2>(), Self::both::<R, 2>()]
+            [Self::of::<R, 1>(), Self::of::<R, 2>(), Self::of::<R, 2>(), Self::of::<R, 2>()]
         }
     }
 
-    const fn both<const R: usize, const V: usize>() -> [TileFn<T>; 2] {
-        [run_tile::<T, S, R, V, false>, run_tile::<T, S, R, V, true>]
+    const fn of<const R: usize, const V: usize>() -> [TileFn<T>; 3] {
+        let [part, whole] = [run_tile::<T, S, R, V, PART> as TileFn<T>, run_tile::<T, S, R, V, WHOLE>];
+        // Two such registers are one of AVX-512.
+        let has_half = 2 * <S::Half as pulp::Simd>::F32_LANES == S::F32_LANES;
+        [part, whole, if has_half { run_tile::<T, S, R, V, HALF> } else { part }]
     }
 }
 
 /// # Safety
-/// See [`Kernels::tile`]; `S` is available and `cols` needs exactly `V` registers.
-unsafe fn run_tile<T: Real, S: Simd, const R: usize, const V: usize, const WHOLE: bool>(tile: &Tile<T>, cols: usize) {
-    struct Run<'a, T, S, const R: usize, const V: usize, const WHOLE: bool>(S, &'a Tile<'a, T>, usize);
-    impl<T: Real, S: Simd, const R: usize, const V: usize, const WHOLE: bool> pulp::WithSimd
-        for Run<'_, T, S, R, V, WHOLE>
-    {
+/// See [`Kernels::tile`]; `S` is available and `cols` needs exactly `V` registers, of the last of which there is `LAST`.
+unsafe fn run_tile<T: Real, S: Simd, const R: usize, const V: usize, const LAST: usize>(tile: &Tile<T>, cols: usize) {
+    struct Run<'a, T, S, const R: usize, const V: usize, const LAST: usize>(S, &'a Tile<'a, T>, usize);
+    impl<T: Real, S: Simd, const R: usize, const V: usize, const LAST: usize> pulp::WithSimd for Run<'_, T, S, R, V, LAST> {
         type Output = ();
         #[inline(always)]
         fn with_simd<Same: pulp::Simd>(self, _: Same) {
             // SAFETY: passed on from `run_tile`.
-            unsafe { tile_body::<T, S, R, V, WHOLE>(self.0, self.1, self.2) }
+            unsafe { tile_body::<T, S, R, V, LAST>(self.0, self.1, self.2) }
         }
     }
     // SAFETY: the caller vouches for the instruction set.
     let simd = unsafe { token::<S>() };
-    simd.vectorize(Run::<T, S, R, V, WHOLE>(simd, tile, cols));
+    simd.vectorize(Run::<T, S, R, V, LAST>(simd, tile, cols));
 }
 
 /// # Safety
@@ -262,7 +275,7 @@ unsafe fn token<S: Simd>() -> S {
 /// See [`run_tile`].
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "constant bounds over several arrays")]
-unsafe fn tile_body<T: Real, S: Simd, const R: usize, const V: usize, const WHOLE: bool>(
+unsafe fn tile_body<T: Real, S: Simd, const R: usize, const V: usize, const LAST: usize>(
     simd: S,
     t: &Tile<T>,
     cols: usize,
@@ -271,6 +284,10 @@ unsafe fn tile_body<T: Real, S: Simd, const R: usize, const V: usize, const WHOL
     let last = Mask::first(simd, cols - (V - 1) * lanes);
     let zero = T::splat(simd, T::ZERO);
     let mut acc = [[zero; V]; R];
+    // SAFETY: it is available where `S` is.
+    let half = unsafe { token::<S::Half>() };
+    let mut halves = [T::splat(half, T::ZERO); R];
+    let large = if LAST == HALF { V - 1 } else { V };
     for segment in t.segments {
         // Pointers step past the last element before the loop ends: hence the wrapping arithmetic.
         let mut a = [t.a[0]; R];
@@ -282,15 +299,23 @@ unsafe fn tile_body<T: Real, S: Simd, const R: usize, const V: usize, const WHOL
             // SAFETY: the caller vouches for `cols` elements of this row of B and for this k in each row of A.
             unsafe {
                 let mut row = [zero; V];
-                for v in 0..V {
+                for v in 0..large {
                     let p = b.wrapping_add(v * lanes);
-                    row[v] = if WHOLE || v + 1 < V { T::load(simd, p) } else { last.load(simd, p) };
+                    row[v] = if LAST == PART && v + 1 == V { last.load(simd, p) } else { T::load(simd, p) };
                 }
                 for i in 0..R {
                     let x = T::splat(simd, *a[i]);
-                    for v in 0..V {
+                    for v in 0..large {
                         acc[i][v] = T::vfma(simd, x, row[v], acc[i][v]);
                     }
+                }
+                if LAST == HALF {
+                    let row = T::load(half, b.wrapping_add(large * lanes));
+                    for i in 0..R {
+                        halves[i] = T::vfma(half, T::splat(half, *a[i]), row, halves[i]);
+                    }
+                }
+                for i in 0..R {
                     a[i] = a[i].wrapping_offset(t.a_step);
                 }
             }
@@ -298,22 +323,30 @@ unsafe fn tile_body<T: Real, S: Simd, const R: usize, const V: usize, const WHOL
         }
     }
     for i in 0..R {
-        for v in 0..V {
+        for v in 0..large {
             let c = t.c[i].wrapping_add(v * lanes);
             let mut sum = acc[i][v];
             // SAFETY: the caller vouches for `cols` elements of this row of C.
             unsafe {
-                if WHOLE || v + 1 < V {
-                    if t.add {
-                        sum = T::vadd(simd, sum, T::load(simd, c));
-                    }
-                    T::store(simd, c, sum);
-                } else {
+                if LAST == PART && v + 1 == V {
                     if t.add {
                         sum = T::vadd(simd, sum, last.load(simd, c));
                     }
                     last.store(simd, c, sum);
+                } else {
+                    if t.add {
+                        sum = T::vadd(simd, sum, T::load(simd, c));
+                    }
+                    T::store(simd, c, sum);
                 }
+            }
+        }
+        if LAST == HALF {
+            let c = t.c[i].wrapping_add(large * lanes);
+            // SAFETY: as above.
+            unsafe {
+                let sum = if t.add { T::vadd(half, halves[i], T::load(half, c)) } else { halves[i] };
+                T::store(half, c, sum);
             }
         }
     }

@@ -96,6 +96,8 @@ pub fn force_isa(isa: Option<Isa>) -> bool {
 pub trait Simd: pulp::Simd {
     /// Which set it is the token of.
     const ISA: Isa;
+    /// The set with registers of half the size, which is there where this set is; this set itself, if there is none.
+    type Half: Simd;
     /// Whether a fused multiply-add is one instruction. Where it is not, kernels multiply, round and add: the library function is
     /// about fifty times slower.
     const FMA: bool;
@@ -104,15 +106,18 @@ pub trait Simd: pulp::Simd {
 #[cfg(target_arch = "x86_64")]
 impl Simd for pulp::x86::V4 {
     const ISA: Isa = Isa::Avx512;
+    type Half = pulp::x86::V3;
     const FMA: bool = true;
 }
 #[cfg(target_arch = "x86_64")]
 impl Simd for pulp::x86::V3 {
     const ISA: Isa = Isa::Avx2;
+    type Half = Self;
     const FMA: bool = true;
 }
 impl Simd for pulp::Scalar128b {
     const ISA: Isa = Isa::Portable;
+    type Half = Self;
     const FMA: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
 }
 
