@@ -83,6 +83,33 @@ fn the_rows_of_one_column_lie_side_by_side_or_apart() {
     }
 }
 
+/// A column may fall into a whole register, a part of one, or a half.
+#[test]
+fn how_many_columns_there_are_changes_no_bit() {
+    fn check<T: Real>(isa: Isa) {
+        let (m, k, all) = (13, 21, 80);
+        let to = |v: &[f64]| v.iter().map(|&v| T::from_f64(v / 3.0)).collect::<Vec<T>>();
+        let (a, b) = (to(&noise(m * k, 1)), to(&noise(k * all, 2)));
+        let of = |n: usize| {
+            let b: Vec<T> = b.chunks(all).flat_map(|row| &row[..n]).copied().collect();
+            let mut out = vec![T::from_f64(f64::NAN); m * n];
+            product(kernels_of::<T>(isa), Par::Seq, &MatMulDims::new(m, n, k), &a, &b, &mut out);
+            out
+        };
+        let want = of(all);
+        // Fewer are another kernel's, with the lanes along k.
+        for n in kernels_of::<T>(isa).lanes..all {
+            for (row, want) in of(n).chunks(n).zip(want.chunks(all)) {
+                assert!(row == &want[..n], "{n} columns, {isa:?}");
+            }
+        }
+    }
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        check::<f32>(isa);
+        check::<f64>(isa);
+    }
+}
+
 #[test]
 fn large_products_are_packed_and_split() {
     for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
