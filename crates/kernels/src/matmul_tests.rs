@@ -86,8 +86,8 @@ fn the_rows_of_one_column_lie_side_by_side_or_apart() {
 /// A column may fall into a whole register, a part of one, or a half.
 #[test]
 fn how_many_columns_there_are_changes_no_bit() {
-    fn check<T: Real>(isa: Isa) {
-        let (m, k, all) = (13, 21, 80);
+    fn check<T: Real>(isa: Isa, [m, k]: [usize; 2], numbers: impl Iterator<Item = usize>) {
+        let all = 80;
         let to = |v: &[f64]| v.iter().map(|&v| T::from_f64(v / 3.0)).collect::<Vec<T>>();
         let (a, b) = (to(&noise(m * k, 1)), to(&noise(k * all, 2)));
         let of = |n: usize| {
@@ -97,16 +97,20 @@ fn how_many_columns_there_are_changes_no_bit() {
             out
         };
         let want = of(all);
-        // Fewer are another kernel's, with the lanes along k.
-        for n in kernels_of::<T>(isa).lanes..all {
+        for n in numbers {
             for (row, want) in of(n).chunks(n).zip(want.chunks(all)) {
-                assert!(row == &want[..n], "{n} columns, {isa:?}");
+                let [row, want] = [row, &want[..n]].map(bytemuck::cast_slice::<T, u8>);
+                assert!(row == want, "{m} rows, {n} columns, {isa:?}");
             }
         }
     }
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-        check::<f32>(isa);
-        check::<f64>(isa);
+        // A single column is another kernel's, with the lanes along k.
+        check::<f32>(isa, [17, 21], 2..80);
+        check::<f64>(isa, [17, 21], 2..80);
+        // In two sweeps, the second of which adds to what is there.
+        check::<f32>(isa, [60, 2100], [68, 72, 76].into_iter());
+        check::<f64>(isa, [60, 2100], [68, 72, 76].into_iter());
     }
 }
 

@@ -18,10 +18,11 @@ use crate::simd::{Isa, Simd, isa};
 pub(crate) const ROWS: usize = 6;
 /// Registers across the largest tile. 6 x 4 accumulators, 4 of B and 1 of A are 29 of AVX-512's 32; with 16 registers a tile is 6 x 2.
 const WIDE: usize = 4;
-/// What there is of a tile's last register: some lanes, all, or half of them, which are a register of half the size: a processor that takes two steps for a
-/// large one takes one for it, and none waits for a mask.
+/// Of a tile's last register there are some lanes, which a mask says.
 const PART: usize = 0;
+/// There are all.
 const WHOLE: usize = 1;
+/// There is half, as a register of half the size. A processor that takes two steps for a large register takes one for it, and none waits for a mask.
 const HALF: usize = 2;
 /// Rows and columns of the largest `dot` tile.
 pub(crate) const DOT: usize = 4;
@@ -220,7 +221,7 @@ impl<T: Real, S: Simd> Table<T, S> {
 
     const fn of<const R: usize, const V: usize>() -> [TileFn<T>; 3] {
         let [part, whole] = [run_tile::<T, S, R, V, PART> as TileFn<T>, run_tile::<T, S, R, V, WHOLE>];
-        // Two such registers are one of AVX-512.
+        // Only AVX-512 has another set's registers for it.
         let has_half = 2 * <S::Half as pulp::Simd>::F32_LANES == S::F32_LANES;
         [part, whole, if has_half { run_tile::<T, S, R, V, HALF> } else { part }]
     }
@@ -284,8 +285,7 @@ unsafe fn tile_body<T: Real, S: Simd, const R: usize, const V: usize, const LAST
     let last = Mask::first(simd, cols - (V - 1) * lanes);
     let zero = T::splat(simd, T::ZERO);
     let mut acc = [[zero; V]; R];
-    // SAFETY: it is available where `S` is.
-    let half = unsafe { token::<S::Half>() };
+    let half = simd.half();
     let mut halves = [T::splat(half, T::ZERO); R];
     let large = if LAST == HALF { V - 1 } else { V };
     for segment in t.segments {

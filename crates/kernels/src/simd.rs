@@ -101,6 +101,9 @@ pub trait Simd: pulp::Simd {
     /// Whether a fused multiply-add is one instruction. Where it is not, kernels multiply, round and add: the library function is
     /// about fifty times slower.
     const FMA: bool;
+
+    /// The token of [`Simd::Half`].
+    fn half(self) -> Self::Half;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -108,17 +111,32 @@ impl Simd for pulp::x86::V4 {
     const ISA: Isa = Isa::Avx512;
     type Half = pulp::x86::V3;
     const FMA: bool = true;
+
+    #[inline(always)]
+    fn half(self) -> pulp::x86::V3 {
+        *self
+    }
 }
 #[cfg(target_arch = "x86_64")]
 impl Simd for pulp::x86::V3 {
     const ISA: Isa = Isa::Avx2;
     type Half = Self;
     const FMA: bool = true;
+
+    #[inline(always)]
+    fn half(self) -> Self {
+        self
+    }
 }
 impl Simd for pulp::Scalar128b {
     const ISA: Isa = Isa::Portable;
     type Half = Self;
     const FMA: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+
+    #[inline(always)]
+    fn half(self) -> Self {
+        self
+    }
 }
 
 /// Work that is compiled once for each instruction set. `run` must be `#[inline(always)]`, and so must what it calls.
