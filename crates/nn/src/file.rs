@@ -244,11 +244,11 @@ impl View for Outgoing<'_> {
     }
 }
 
-/// The CRC-32 of tensors with their names, types and shapes, in the order of the names.
+/// The CRC-32 of tensors with their names, types (as the format writes them) and shapes, in the order of the names.
 fn checksum<'a>(tensors: impl Iterator<Item = (&'a str, Dtype, &'a [usize], impl AsRef<[u8]>)>) -> String {
     let mut crc = crc32fast::Hasher::new();
     for (name, dtype, shape, bytes) in tensors {
-        crc.update(format!("{name}: {dtype:?} {shape:?}").as_bytes());
+        crc.update(format!("{name}: {dtype} {shape:?}").as_bytes());
         crc.update(bytes.as_ref());
     }
     format!("{:08x}", crc.finalize())

@@ -1,4 +1,5 @@
-//! Lets a pass run over the images of a convolution one after the other as they are computed, if nothing else reads them: bias and activation of a layer.
+//! Lets a pass run over the images of a convolution some at a time as they are computed, if nothing else reads them: bias and activation of a layer, normalisation
+//! and pooling of a network in use.
 //!
 //! What would be done with the convolution's result in memory is to write it and to read it once.
 

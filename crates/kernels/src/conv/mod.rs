@@ -117,6 +117,7 @@ type Listener<'a, T> = &'a (dyn Fn(SendPtr<T>, [usize; 2]) + Sync);
 type Taker<'a, T> = &'a (dyn Fn([usize; 2], &mut [T]) + Sync);
 
 /// What becomes of a result, each of whose pixels is heard of, or given, once.
+#[derive(Clone, Copy)]
 enum Then<'a, T> {
     /// It stays where it is written.
     Stay,
@@ -125,14 +126,6 @@ enum Then<'a, T> {
     /// It is given away some images at a time, each in memory of the thread's own, and written nowhere else.
     Give(Taker<'a, T>),
 }
-
-impl<T> Clone for Then<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Then<'_, T> {}
 
 /// Multiply-adds below which a pass stays on one thread: about 30 us of arithmetic, a few times what it costs to wake the pool.
 const PAR_WORK: usize = 1 << 20;

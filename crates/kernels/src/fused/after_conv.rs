@@ -9,7 +9,7 @@ use crate::real::Real;
 
 impl Fusion {
     /// Whether [`crate::fused_conv`] can take such a convolution as input `at` of the pass: it is the whole domain, no sum is taken, and the convolution
-    /// is one that is computed image by image.
+    /// is one that comes by images.
     pub fn follows_conv<T: Real>(&self, at: usize, dims: &ConvDims) -> bool {
         self.fits_conv(at, dims) && comes_by_images::<T>(dims)
     }
