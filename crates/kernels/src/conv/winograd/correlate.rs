@@ -338,7 +338,7 @@ impl<T: Real> Correlation<'_, T> {
     ) where
         Input: Line<N, N>,
     {
-        let job = Gather {
+        let job: Gather<T, false> = Gather {
             images: self.x,
             grid: self.source::<M>(phase),
             block: *block,
@@ -364,7 +364,7 @@ impl<T: Real> Correlation<'_, T> {
         plane: usize,
         [col, channels]: [usize; 2],
     ) {
-        let job = Emit {
+        let job: Emit<T, false> = Emit {
             from: z,
             plane: [N * plane, plane],
             grid: self.result::<M>(),
@@ -374,7 +374,13 @@ impl<T: Real> Correlation<'_, T> {
             c: self.cols,
         };
         // SAFETY: passed on.
-        unsafe { transform::<_, Output, Output, N, N, M, M>(self.kernels.isa, job) }
+        unsafe {
+            if self.y_stride == 1 {
+                transform::<_, Output, Output, N, N, M, M>(self.kernels.isa, job);
+            } else {
+                transform::<_, Output, Output, N, N, M, M>(self.kernels.isa, job.asking());
+            }
+        }
     }
 
     /// That the pixels of a block are written.

@@ -207,27 +207,33 @@ impl Grid {
         (self.hw[axis] as isize).min(place.pixel[axis] + own as isize)
     }
 
-    /// Calls `f` for each of `F x G` pixels of a tile that lies in the image and is its own, which the last ones of a short tile are not: its place in the
-    /// tile and its index in the image.
+    /// First and last of `side` rows (axis 0) or columns of a tile that lie in the image and are its own, which the last one of a short tile is not.
+    #[inline(always)]
+    pub(super) fn own(&self, place: &Place, axis: usize, side: usize) -> [usize; 2] {
+        // How many lie before a pixel of the image.
+        let before = |pixel: isize| (pixel - place.pixel[axis]).max(0).cast_unsigned().div_ceil(self.stride);
+        [0, self.end(place, axis, side)].map(|pixel| before(pixel).min(side))
+    }
+
+    /// Calls `f` for each of `F x G` pixels of a tile that [`Grid::own`] has: its place in the tile and its index in the image.
     #[inline(always)]
     pub(super) fn pixels<const F: usize, const G: usize>(&self, place: &Place, mut f: impl FnMut(usize, usize, usize)) {
+        let [rows, cols] = [self.own(place, 0, F), self.own(place, 1, G)];
         let [top, left] = place.pixel;
-        let (bottom, right) = (self.end(place, 0, F), self.end(place, 1, G));
+        let at = |first: isize, i: usize| first + (i * self.stride) as isize;
         for i in 0..F {
-            let row = top + (i * self.stride) as isize;
-            if (0..bottom).contains(&row) {
-                let first = row * self.hw[1] as isize;
+            if (rows[0]..rows[1]).contains(&i) {
+                let first = at(top, i) * self.hw[1] as isize;
                 for j in 0..G {
-                    let col = left + (j * self.stride) as isize;
-                    if (0..right).contains(&col) {
-                        f(i, j, (first + col) as usize);
+                    if (cols[0]..cols[1]).contains(&j) {
+                        f(i, j, (first + at(left, j)) as usize);
                     }
                 }
             }
         }
     }
 
-    /// The rows (axis 0) or columns of the image that those of a tile are; in place of those that [`Grid::pixels`] leaves out, the last one that it has.
+    /// The rows (axis 0) or columns of the image that those of a tile are; in place of those that are not among [`Grid::own`], the last one that is.
     ///
     /// # Panics
     /// If the tile does not begin in the image.
@@ -262,15 +268,26 @@ mod tests {
         let grid = Grid { step: [4, 4], stride: 2, origin: [1, 0], hw: [13, 9] };
         for place in grid.places(&Block::new(tiling, [0, 2 * tiling.count()])) {
             let [rows, cols] = [0, 1].map(|axis| grid.line::<4>(&place, axis));
-            let mut own = [0, 0];
-            grid.pixels::<4, 4>(&place, |i, j, pixel| {
-                assert_eq!(pixel, rows[i] * 9 + cols[j]);
-                own = [own[0].max(i), own[1].max(j)];
-            });
             // Of 4 + 3 rows the last is beyond the image, and of 3 + 3 columns.
-            assert_eq!(own, [[3, 1][place.tile[0]], [2, 1][place.tile[1]]], "{place:?}");
-            assert!(rows[own[0]..].iter().all(|&row| row == rows[own[0]]));
-            assert!(cols[own[1]..].iter().all(|&col| col == cols[own[1]]));
+            let [of_rows, of_cols] = [0, 1].map(|axis| grid.own(&place, axis, 4));
+            assert_eq!(of_rows, [0, [4, 2][place.tile[0]]], "{place:?}");
+            assert_eq!(of_cols, [0, [3, 2][place.tile[1]]], "{place:?}");
+            for (axis, lines, own) in [(0, rows, of_rows), (1, cols, of_cols)] {
+                let at = |i: usize| place.pixel[axis] as usize + 2 * i;
+                assert!((0..4).all(|i| lines[i] == at(i.min(own[1] - 1))), "{place:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tile_may_begin_before_its_image() {
+        let (tiling, hw) = (Tiling { tiles: [1, 1], short: [0, 0] }, [3, 3]);
+        for (origin, stride, own) in [(-1, 1, [1, 4]), (-3, 2, [2, 3]), (-4, 1, [4, 5]), (1, 1, [0, 2]), (3, 1, [0, 0])]
+        {
+            let grid = Grid { step: [5, 5], stride, origin: [origin; 2], hw };
+            for place in grid.places(&Block::new(tiling, [0, 1])) {
+                assert_eq!([0, 1].map(|axis| grid.own(&place, axis, 5)), [own; 2], "{origin} by {stride}");
+            }
         }
     }
 

@@ -4,18 +4,22 @@
 //! A plane holds one of the n^2 values of every tile that has it, `[tile, channel]`, so that a plane of inputs times a plane of weights is a
 //! matrix product. The pixels of a tile may stand some apart, so that the tiles cover only every second pixel of an image, say. What
 //! lies outside an image is read from a row of zeros.
+//!
+//! A job that `ASKS` asks for the pixels of the next tile while one is transformed: the processor does not foresee where they lie.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use super::lines::Line;
 use super::tiles::{Block, Grid, Place};
 use crate::Real;
 use crate::conv::window::Images;
 use crate::microkernel::Mask;
+use crate::prefetch::one;
 use crate::simd::{Isa, Kernel, Simd, dispatch_on};
 
 /// From tiles of pixels to planes. The channels are writable for each tile in each plane.
-pub(super) struct Gather<'a, T> {
+pub(super) struct Gather<'a, T, const ASKS: bool> {
     pub(super) images: Images<'a, T>,
     pub(super) grid: Grid,
     pub(super) block: Block,
@@ -55,8 +59,16 @@ pub(super) struct Vouched<K, L, H, const F: usize, const G: usize, const O: usiz
     PhantomData<(L, H)>,
 );
 
-impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize> Kernel
-    for Vouched<Gather<'_, T>, L, H, F, G, O, J>
+impl<
+    T: Real,
+    L: Line<F, O>,
+    H: Line<G, J>,
+    const ASKS: bool,
+    const F: usize,
+    const G: usize,
+    const O: usize,
+    const J: usize,
+> Kernel for Vouched<Gather<'_, T, ASKS>, L, H, F, G, O, J>
 {
     type Output = ();
 
@@ -65,21 +77,45 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
         let Gather { images, grid, block, infinity, channels: [c0, c1], zeros, to, row, plane } = self.0;
         let c = images.c;
         assert!(images.hw == grid.hw && c0 <= c1 && c1 <= c && c1 - c0 <= zeros.len());
-        let all = Planar::<T, O, J>::new(to, plane);
-        for place in grid.places(&block) {
+        let zeros = zeros.as_ptr().cast_mut();
+        let find = |place: &Place, from: &mut [[*mut T; G]; F]| {
             let image = images.data[place.image * images.image_len()..][..images.image_len()].as_ptr();
-            let mut from = [[zeros.as_ptr().cast_mut(); G]; F];
-            grid.pixels::<F, G>(&place, |i, j, pixel| from[i][j] = image.wrapping_add(pixel * c + c0).cast_mut());
-            let to = all.at_element(place.row * row).having([!place.short[0], !(place.short[1] && infinity)]);
+            *from = [[zeros; G]; F];
+            grid.pixels::<F, G>(place, |i, j, pixel| from[i][j] = image.wrapping_add(pixel * c + c0).cast_mut());
+        };
+        let all = Planar::<T, O, J>::new(to, plane);
+        let planes =
+            |place: &Place| all.at_element(place.row * row).having([!place.short[0], !(place.short[1] && infinity)]);
+        let mut places = grid.places(&block);
+        // Two places that take turns: to move what they hold takes as long as a step.
+        let [here, next] = &mut [[[zeros; G]; F]; 2];
+        let (mut here, mut next) = (here, next);
+        let mut rest = places.next();
+        if let Some(place) = &rest {
+            find(place, here);
+        }
+        while let Some(place) = rest {
+            rest = places.next();
+            if let Some(place) = &rest {
+                find(place, next);
+            }
             // SAFETY: each pixel lies in the image or is a row of zeros (checked above); the caller of `transform` vouches for the planes.
-            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &to, c1 - c0) }
+            unsafe {
+                if ASKS {
+                    let from = Asking { here: &*here, next: &*next };
+                    sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &planes(&place), c1 - c0);
+                } else {
+                    sandwich::<T, S, L, H, F, G, O, J>(simd, &*here, &planes(&place), c1 - c0);
+                }
+            }
+            std::mem::swap(&mut here, &mut next);
         }
     }
 }
 
 /// From planes to tiles of pixels, for `channels` of the images' channels. What lies beyond an image, or what a short tile does not have, is written to the last
 /// pixels that the tile has, and these after it. Tiles begin in their images, of which these channels of their pixels are writable.
-pub(super) struct Emit<'a, T> {
+pub(super) struct Emit<'a, T, const ASKS: bool> {
     /// The first row of the first plane, `channels` of each.
     pub(super) from: &'a [T],
     /// From one row of planes to the next, and from one plane to the next in a row.
@@ -93,7 +129,13 @@ pub(super) struct Emit<'a, T> {
     pub(super) c: usize,
 }
 
-impl<T: Real> Emit<'_, T> {
+impl<'a, T: Real, const ASKS: bool> Emit<'a, T, ASKS> {
+    /// The same, but that it asks.
+    pub(super) fn asking(self) -> Emit<'a, T, true> {
+        let Emit { from, plane, grid, block, channels, to, c } = self;
+        Emit { from, plane, grid, block, channels, to, c }
+    }
+
     /// Checks that the planes hold all tiles, and gives what they are for a tile: what a short one lacks goes only into what it does not have, so any number
     /// will do.
     #[inline(always)]
@@ -105,8 +147,16 @@ impl<T: Real> Emit<'_, T> {
     }
 }
 
-impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize> Kernel
-    for Vouched<Emit<'_, T>, L, H, F, G, O, J>
+impl<
+    T: Real,
+    L: Line<F, O>,
+    H: Line<G, J>,
+    const ASKS: bool,
+    const F: usize,
+    const G: usize,
+    const O: usize,
+    const J: usize,
+> Kernel for Vouched<Emit<'_, T, ASKS>, L, H, F, G, O, J>
 {
     type Output = ();
 
@@ -114,15 +164,26 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
     fn run<S: Simd>(self, simd: S) {
         let planes = self.0.planes::<F, G>();
         let Emit { grid, block, channels, to: images, c, .. } = self.0;
-        for place in grid.places(&block) {
+        let pixels = grid.places(&block).map(|place| {
             let image = images.wrapping_add(place.image * grid.hw[0] * grid.hw[1] * c);
             let to = Planar {
                 rows: grid.line::<O>(&place, 0).map(|row| image.wrapping_add(row * grid.hw[1] * c)),
                 cols: grid.line::<J>(&place, 1).map(|col| col * c),
                 last: [true; 2],
             };
-            // SAFETY: the planes hold the tiles, and the rows and columns are those of pixels of the image, for which the caller of `transform` vouches.
-            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &planes(&place), &to, channels) }
+            (place, to)
+        });
+        // SAFETY: the planes hold the tiles, and the rows and columns are those of pixels of the image, for which the caller of `transform` vouches.
+        unsafe {
+            if ASKS {
+                for (place, to) in with_next(pixels) {
+                    sandwich::<T, S, L, H, F, G, O, J>(simd, &planes(&place), &to, channels);
+                }
+            } else {
+                for (place, to) in pixels {
+                    sandwich::<T, S, L, H, F, G, O, J>(simd, &planes(&place), &to, channels);
+                }
+            }
         }
     }
 }
@@ -130,11 +191,9 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
 /// From planes to tiles of pixels whose first row and first column lie on the last of the tile before, and are added to what is there. Tiles may begin outside of
 /// their images, which are initialised where tiles overlap.
 pub(super) struct EmitOver<'a, T> {
-    pub(super) tiles: Emit<'a, T>,
+    pub(super) tiles: Emit<'a, T, true>,
     /// Whether there is a tile above the first, and one to the left of it.
     pub(super) before: [bool; 2],
-    /// Room for what lies outside, as many elements as there are channels, and `O + J` times as much for what is added.
-    pub(super) spill: &'a mut [T],
 }
 
 impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, const O: usize, const J: usize> Kernel
@@ -144,38 +203,18 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let EmitOver { tiles, before, spill } = self.0;
+        let EmitOver { tiles, before } = self.0;
         let planes = tiles.planes::<F, G>();
         let Emit { grid, block, channels, to: images, c, .. } = tiles;
-        assert!(channels * (1 + O + J) <= spill.len());
-        let spill = spill.as_mut_ptr();
-        for place in grid.places(&block) {
+        let pixels = grid.places(&block).map(|place| {
             let image = images.wrapping_add(place.image * grid.hw[0] * grid.hw[1] * c);
-            let mut whole = [[spill; J]; O];
-            grid.pixels::<O, J>(&place, |i, j, pixel| whole[i][j] = image.wrapping_add(pixel * c));
-            // What is added goes aside first.
-            let (mut to, mut aside) = (whole, 0);
-            let is_shared = [0, 1].map(|i| before[i] || place.tile[i] > 0);
-            for i in 0..O {
-                for j in 0..J {
-                    if (i == 0 && is_shared[0] || j == 0 && is_shared[1]) && whole[i][j] != spill {
-                        aside += 1;
-                        to[i][j] = spill.wrapping_add(aside * channels);
-                    }
-                }
-            }
-            // SAFETY: the planes hold the tiles, at most O + J - 1 pixels are aside, for which there is room, and the caller of `transform` vouches for the
-            // others.
-            unsafe {
-                sandwich::<T, S, L, H, F, G, O, J>(simd, &planes(&place), &to, channels);
-                for (to, whole) in to.iter().flatten().zip(whole.iter().flatten()) {
-                    if to != whole {
-                        let added = std::slice::from_raw_parts(*to, channels);
-                        let sum = std::slice::from_raw_parts_mut(*whole, channels);
-                        sum.iter_mut().zip(added).for_each(|(sum, &x)| *sum += x);
-                    }
-                }
-            }
+            let mut to = Pixels::<T, O, J>::new(&grid, &place, image, c);
+            to.shared = [0, 1].map(|i| before[i] || place.tile[i] > 0);
+            (place, to)
+        });
+        for (place, to) in with_next(pixels) {
+            // SAFETY: the planes hold the tiles, and the pixels lie in the image, for which the caller of `transform` vouches.
+            unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &planes(&place), &to, channels) }
         }
     }
 }
@@ -216,10 +255,18 @@ trait Matrix<T, const N: usize, const J: usize> {
     /// An element of one of them.
     fn at(&self, i: usize, j: usize, element: usize) -> *mut T;
 
-    /// Whether there is such a one.
+    /// Whether there is such a one to write.
     fn has(&self, _i: usize, _j: usize) -> bool {
         true
     }
+
+    /// Whether it is added to instead of overwritten.
+    fn adds(&self, _i: usize, _j: usize) -> bool {
+        false
+    }
+
+    /// Asks for what is read or written after it.
+    fn ask(&self, _i: usize, _j: usize, _element: usize) {}
 }
 
 /// Pixels anywhere.
@@ -228,6 +275,97 @@ impl<T, const N: usize, const J: usize> Matrix<T, N, J> for [[*mut T; J]; N] {
     fn at(&self, i: usize, j: usize, element: usize) -> *mut T {
         self[i][j].wrapping_add(element)
     }
+}
+
+/// Pixels of a tile that may lie partly outside of its image.
+#[derive(Clone, Copy)]
+struct Pixels<T, const N: usize, const J: usize> {
+    rows: [*mut T; N],
+    cols: [usize; J],
+    /// First and last row, and column, of those that are there.
+    own: [[usize; 2]; 2],
+    /// Whether the first row, and the first column, are the last of the tile before.
+    shared: [bool; 2],
+}
+
+impl<T, const N: usize, const J: usize> Pixels<T, N, J> {
+    /// The tile at a place, from the first element of its image on, whose pixels have so many channels.
+    #[inline(always)]
+    fn new(grid: &Grid, place: &Place, image: *mut T, c: usize) -> Self {
+        let [top, left] = place.pixel;
+        let row = |i: usize| (top + (i * grid.stride) as isize) * grid.hw[1] as isize + left;
+        Pixels {
+            rows: std::array::from_fn(|i| image.wrapping_offset(row(i) * c as isize)),
+            cols: std::array::from_fn(|j| j * grid.stride * c),
+            own: [grid.own(place, 0, N), grid.own(place, 1, J)],
+            shared: [false; 2],
+        }
+    }
+}
+
+impl<T, const N: usize, const J: usize> Matrix<T, N, J> for Pixels<T, N, J> {
+    #[inline(always)]
+    fn at(&self, i: usize, j: usize, element: usize) -> *mut T {
+        self.rows[i].wrapping_add(self.cols[j] + element)
+    }
+
+    #[inline(always)]
+    fn has(&self, i: usize, j: usize) -> bool {
+        let [rows, cols] = self.own;
+        rows[0] <= i && i < rows[1] && cols[0] <= j && j < cols[1]
+    }
+
+    #[inline(always)]
+    fn adds(&self, i: usize, j: usize) -> bool {
+        i == 0 && self.shared[0] || j == 0 && self.shared[1]
+    }
+}
+
+/// The pixels of a tile, and those of the next one, which are asked for meanwhile.
+struct Asking<M> {
+    here: M,
+    next: M,
+}
+
+impl<T, M: Matrix<T, N, J>, const N: usize, const J: usize> Matrix<T, N, J> for Asking<M> {
+    #[inline(always)]
+    fn at(&self, i: usize, j: usize, element: usize) -> *mut T {
+        self.here.at(i, j, element)
+    }
+
+    #[inline(always)]
+    fn has(&self, i: usize, j: usize) -> bool {
+        self.here.has(i, j)
+    }
+
+    #[inline(always)]
+    fn adds(&self, i: usize, j: usize) -> bool {
+        self.here.adds(i, j)
+    }
+
+    #[inline(always)]
+    fn ask(&self, i: usize, j: usize, element: usize) {
+        one(self.next.at(i, j, element).cast());
+    }
+}
+
+impl<T, M: Matrix<T, N, J>, const N: usize, const J: usize> Matrix<T, N, J> for &M {
+    #[inline(always)]
+    fn at(&self, i: usize, j: usize, element: usize) -> *mut T {
+        (*self).at(i, j, element)
+    }
+}
+
+/// Tiles and their pixels, and beside these those of the next.
+#[inline(always)]
+fn with_next<M: Copy>(mut tiles: impl Iterator<Item = (Place, M)>) -> impl Iterator<Item = (Place, Asking<M>)> {
+    let mut rest = tiles.next();
+    std::iter::from_fn(move || {
+        let (place, here) = rest?;
+        rest = tiles.next();
+        let next = rest.map_or(here, |(_, next)| next);
+        Some((place, Asking { here, next }))
+    })
 }
 
 /// Planes that lie evenly, or the rows and columns of pixels: a pointer for each row and the distance of each column.
@@ -343,24 +481,29 @@ unsafe fn step<
     store: impl Fn(*mut T, T::Reg<S>),
 ) {
     let zero = T::splat(simd, T::ZERO);
-    let mut half = [[zero; J]; F];
+    // Too many for registers: set beforehand they would be written twice.
+    let mut half = [const { MaybeUninit::<[T::Reg<S>; J]>::uninit() }; F];
     for i in 0..F {
         let mut row = [zero; G];
         for j in 0..G {
+            from.ask(i, j, element);
             row[j] = load(from.at(i, j, element));
         }
-        half[i] = H::apply::<T, S>(simd, row);
+        half[i].write(H::apply::<T, S>(simd, row));
     }
     // From the last on, because of what `Emit` writes to the last pixels of a tile.
     for j in (0..J).rev() {
         let mut col = [zero; F];
         for i in 0..F {
-            col[i] = half[i][j];
+            // SAFETY: all rows have been written.
+            col[i] = unsafe { half[i].assume_init_ref() }[j];
         }
         let col = L::apply::<T, S>(simd, col);
         for i in (0..O).rev() {
             if to.has(i, j) {
-                store(to.at(i, j, element), col[i]);
+                to.ask(i, j, element);
+                let p = to.at(i, j, element);
+                store(p, if to.adds(i, j) { T::vadd(simd, load(p), col[i]) } else { col[i] });
             }
         }
     }

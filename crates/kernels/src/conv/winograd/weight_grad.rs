@@ -115,7 +115,7 @@ impl<T: Real> WeightGrad<'_, T> {
                 let tiles = Block::new(tiling, [start, end]);
                 let infinity = FIRST + J == N;
                 for (i, phase) in self.phases.iter().enumerate() {
-                    let job = Gather {
+                    let job: Gather<T, false> = Gather {
                         images: self.x,
                         grid: x_grid(phase),
                         block: tiles,
@@ -129,7 +129,7 @@ impl<T: Real> WeightGrad<'_, T> {
                     // SAFETY: planes of v have rows for `block` tiles, a part of each for this phase.
                     unsafe { transform::<_, Input, Part<Input, N, FIRST>, N, N, N, J>(self.kernels.isa, job) }
                 }
-                let job = Gather {
+                let job: Gather<T, false> = Gather {
                     images: self.g,
                     grid: g_grid,
                     block: tiles,

@@ -178,9 +178,7 @@ impl<T: Real> Correlation<'_, T> {
             scratch::with::<T, _>(Slot::Window, from * v_plane + chunk, |v| {
                 let (v, zeros) = v.split_at_mut(from * v_plane);
                 zeros.fill(T::ZERO);
-                // Beside what lies outside, the pixels of a tile that are added.
-                scratch::with::<T, _>(Slot::Panels, count * to * z_plane + 19 * width, |z| {
-                    let (z, spill) = z.split_at_mut(count * to * z_plane);
+                scratch::with::<T, _>(Slot::Panels, count * to * z_plane, |z| {
                     for c in (0..self.source.c).step_by(chunk) {
                         let channels = [c, (c + chunk).min(self.source.c)];
                         let source = Source {
@@ -211,7 +209,7 @@ impl<T: Real> Correlation<'_, T> {
                         };
                         for part in plan.parts() {
                             // SAFETY: passed on.
-                            unsafe { self.emit(&part, &sums, spill) }
+                            unsafe { self.emit(&part, &sums) }
                         }
                     }
                 });
@@ -337,7 +335,7 @@ impl<T: Real> Correlation<'_, T> {
 
     /// # Safety
     /// See [`Correlation::block`].
-    unsafe fn emit(&self, part: &Tiles, sums: &Sums<T>, spill: &mut [T]) {
+    unsafe fn emit(&self, part: &Tiles, sums: &Sums<T>) {
         use Kind::{Between, Four, Three};
         // SAFETY: passed on.
         unsafe {
@@ -347,11 +345,11 @@ impl<T: Real> Correlation<'_, T> {
                 (Pass::Forward, [Four, Three]) => self.write::<5, 4, 4, 3>(part, sums),
                 (Pass::Forward, [Three, Four]) => self.write::<4, 5, 3, 4>(part, sums),
                 (Pass::Forward, [Three, Three]) => self.write::<4, 4, 3, 3>(part, sums),
-                (Pass::InputGrad, [Between, Between]) => self.add::<8, 8, 7, 7>(part, sums, spill),
-                (Pass::InputGrad, [Four, Four]) => self.add::<9, 9, 9, 9>(part, sums, spill),
-                (Pass::InputGrad, [Four, Three]) => self.add::<9, 7, 9, 7>(part, sums, spill),
-                (Pass::InputGrad, [Three, Four]) => self.add::<7, 9, 7, 9>(part, sums, spill),
-                (Pass::InputGrad, [Three, Three]) => self.add::<7, 7, 7, 7>(part, sums, spill),
+                (Pass::InputGrad, [Between, Between]) => self.add::<8, 8, 7, 7>(part, sums),
+                (Pass::InputGrad, [Four, Four]) => self.add::<9, 9, 9, 9>(part, sums),
+                (Pass::InputGrad, [Four, Three]) => self.add::<9, 7, 9, 7>(part, sums),
+                (Pass::InputGrad, [Three, Four]) => self.add::<7, 9, 7, 9>(part, sums),
+                (Pass::InputGrad, [Three, Three]) => self.add::<7, 7, 7, 7>(part, sums),
                 _ => unreachable!(
                     "tiles between paddings are so along both axes; weight gradients have a file of their own"
                 ),
@@ -360,7 +358,12 @@ impl<T: Real> Correlation<'_, T> {
     }
 
     /// These tiles of the images that are written, some columns of which come from the planes of products.
-    fn tiles<'a>(&self, part: &Tiles, grid: Grid, &Sums { range, z, plane, col, cols }: &Sums<'a, T>) -> Emit<'a, T> {
+    fn tiles<'a>(
+        &self,
+        part: &Tiles,
+        grid: Grid,
+        &Sums { range, z, plane, col, cols }: &Sums<'a, T>,
+    ) -> Emit<'a, T, true> {
         Emit {
             from: &z[part.before * (range[1] - range[0]) * cols..],
             plane: [self.planes()[1][1] * plane, plane],
@@ -385,16 +388,12 @@ impl<T: Real> Correlation<'_, T> {
 
     /// # Safety
     /// See [`Correlation::emit`].
-    unsafe fn add<const F: usize, const G: usize, const O: usize, const J: usize>(
-        &self,
-        part: &Tiles,
-        sums: &Sums<T>,
-        spill: &mut [T],
-    ) where
+    unsafe fn add<const F: usize, const G: usize, const O: usize, const J: usize>(&self, part: &Tiles, sums: &Sums<T>)
+    where
         Scatter: Line<F, O> + Line<G, J>,
     {
         let tiles = self.tiles(part, part.of_x(self.out), sums);
-        let job = EmitOver { tiles, before: part.first.map(|first| first > 0), spill };
+        let job = EmitOver { tiles, before: part.first.map(|first| first > 0) };
         // SAFETY: these images are ours, by the caller's word, and tiles come after those that they lie beside.
         unsafe { transform::<_, Scatter, Scatter, F, G, O, J>(self.kernels.isa, job) }
     }

@@ -82,7 +82,7 @@ impl<T: Real> Source<'_, T> {
     ) {
         let [first, last] = self.range;
         let tiles = self.range.map(|image| image * part.count());
-        let job = Gather {
+        let job: Gather<T, true> = Gather {
             images: self.images,
             grid,
             block: Block::new(part.tiling(), tiles),
