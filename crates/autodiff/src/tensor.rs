@@ -93,12 +93,16 @@ impl Tensor {
     #[track_caller]
     pub fn stack(tensors: &[&Tensor]) -> Tensor {
         let Aval { shape, dtype } = tensors.first().expect("at least one tensor").aval;
-        let mut bytes = Vec::with_capacity(tensors.len() * tensors[0].bytes().len());
+        let aval = Aval::new([&[tensors.len()], &shape[..]].concat(), dtype);
+        let mut buffer = Buffer::zeroed(aval.bytes());
+        let mut rest = buffer.as_mut_slice::<u8>();
         for t in tensors {
             assert_eq!(t.aval, tensors[0].aval, "tensors side by side");
-            bytes.extend_from_slice(t.bytes());
+            let (row, others) = rest.split_at_mut(t.bytes().len());
+            row.copy_from_slice(t.bytes());
+            rest = others;
         }
-        Tensor::from_buffer(Aval::new([&[tensors.len()], &shape[..]].concat(), dtype), Buffer::copy_of(&bytes))
+        Tensor::from_buffer(aval, buffer)
     }
 
     /// Sizes of the axes.

@@ -9,17 +9,27 @@ pub const LINE: usize = 64;
 #[repr(C, align(64))]
 struct Line([u8; LINE]);
 
+/// The most that an allocator aligns to without taking another, slower way.
+#[derive(Clone, Copy, Zeroable, Pod)]
+#[repr(C, align(16))]
+struct Chunk([u8; CHUNK]);
+
+const CHUNK: usize = 16;
+
 /// A block of memory that starts on a cache line, as a slice of any plain type.
-#[derive(Clone)]
 pub struct Buffer {
-    lines: Vec<Line>,
+    /// The block, and some chunks before it up to the border of a line.
+    memory: Vec<Chunk>,
+    start: usize,
     bytes: usize,
 }
 
 impl Buffer {
     /// A block of `bytes` bytes, all zero.
     pub fn zeroed(bytes: usize) -> Buffer {
-        Buffer { lines: bytemuck::zeroed_vec(bytes.div_ceil(LINE)), bytes }
+        let memory: Vec<Chunk> = bytemuck::zeroed_vec(bytes.div_ceil(LINE) * (LINE / CHUNK) + LINE / CHUNK - 1);
+        let start = (memory.as_ptr() as usize).wrapping_neg() % LINE;
+        Buffer { memory, start, bytes }
     }
 
     /// A block holding a copy of `data`.
@@ -31,19 +41,23 @@ impl Buffer {
 
     /// The block as a slice; a remainder shorter than one `T` is left out.
     pub fn as_slice<T: Pod>(&self) -> &[T] {
-        &bytemuck::cast_slice(bytemuck::cast_slice::<Line, u8>(&self.lines).split_at(self.whole::<T>()).0)
-            [..self.bytes / size_of::<T>()]
+        bytemuck::cast_slice(&bytemuck::cast_slice::<Chunk, u8>(&self.memory)[self.start..][..self.whole::<T>()])
     }
 
     /// The block as a mutable slice; a remainder shorter than one `T` is left out.
     pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
-        let whole = self.whole::<T>();
-        &mut bytemuck::cast_slice_mut(bytemuck::cast_slice_mut::<Line, u8>(&mut self.lines).split_at_mut(whole).0)
-            [..self.bytes / size_of::<T>()]
+        let range = self.start..self.start + self.whole::<T>();
+        bytemuck::cast_slice_mut(&mut bytemuck::cast_slice_mut::<Chunk, u8>(&mut self.memory)[range])
     }
 
     fn whole<T>(&self) -> usize {
         self.bytes / size_of::<T>() * size_of::<T>()
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Buffer {
+        Buffer::copy_of(self.as_slice::<u8>())
     }
 }
 
@@ -184,6 +198,9 @@ mod tests {
             let buffer = Buffer::copy_of(&data);
             assert_eq!(buffer.as_slice::<f32>(), &data[..]);
             assert_eq!(buffer.as_slice::<f32>().as_ptr() as usize % LINE, 0);
+            let copy = buffer.clone();
+            assert_eq!(copy.as_slice::<f32>(), &data[..]);
+            assert_eq!(copy.as_slice::<f32>().as_ptr() as usize % LINE, 0);
         }
     }
 

@@ -68,8 +68,10 @@ pub struct MetaTrainer {
     groups: Groups,
     update: Update,
     results: Vec<GroupResult>,
-    /// The tasks of the next step, drawn while this one was computed.
+    /// The tasks of the next step, drawn while this one was computed, and the number of the first.
     next: Option<(u64, Vec<Task>)>,
+    /// Room for those of the step after.
+    spare: Vec<Task>,
 }
 
 /// The stream of a seed that plays draw from, far from those of the initial parameters.
@@ -100,7 +102,20 @@ impl MetaTrainer {
         let update = Update::new(optimizer.as_ref(), avals, groups.ranges().len(), config.meta_batch, config.clip);
         let results =
             groups.ranges().iter().map(|range| GroupResult::new(groups.pool(range.len()).program())).collect();
-        Ok(MetaTrainer { learner, tasks, config, params, state, step: 0, shape, groups, update, results, next: None })
+        Ok(MetaTrainer {
+            learner,
+            tasks,
+            config,
+            params,
+            state,
+            step: 0,
+            shape,
+            groups,
+            update,
+            results,
+            next: None,
+            spare: Vec::new(),
+        })
     }
 
     /// Plays the next meta-batch and takes one outer step; the tasks of the one after it are drawn meanwhile.
@@ -112,18 +127,18 @@ impl MetaTrainer {
         let number = self.step + 1;
         let batch = self.config.meta_batch as u64;
         let first = self.step * batch;
+        let (mut next, mut results) = (std::mem::take(&mut self.spare), std::mem::take(&mut self.results));
         let current = match self.next.take() {
             Some((at, drawn)) if at == first => drawn,
             _ => draw(self.tasks.as_ref(), first, batch),
         };
-        let mut results = std::mem::take(&mut self.results);
         let this = &*self;
-        let (played, next) = rayon::join(
+        let (played, ()) = rayon::join(
             || this.play(first, &current, &mut results),
-            || draw(this.tasks.as_ref(), first + batch, batch),
+            || draw_into(&mut next, this.tasks.as_ref(), first + batch, batch),
         );
         self.results = results;
-        self.next = Some((first + batch, next));
+        (self.next, self.spare) = (Some((first + batch, next)), current);
         played?;
         self.check_losses(number, first)?;
 
@@ -307,7 +322,13 @@ impl MetaTrainer {
 }
 
 fn draw(tasks: &dyn Tasks, first: u64, count: u64) -> Vec<Task> {
-    (first..first + count).into_par_iter().map(|i| tasks.task(i)).collect()
+    let mut drawn = Vec::new();
+    draw_into(&mut drawn, tasks, first, count);
+    drawn
+}
+
+fn draw_into(drawn: &mut Vec<Task>, tasks: &dyn Tasks, first: u64, count: u64) {
+    (0..count as usize).into_par_iter().map(|i| tasks.task(first + i as u64)).collect_into_vec(drawn);
 }
 
 /// How kernels run when so many `tasks`, or groups of them, run side by side: sequentially, unless threads are left over. The bits are the same.
