@@ -130,6 +130,15 @@ impl Tape {
         f(&self.nodes.borrow()[id as usize])
     }
 
+    /// How many operands of equations a value is.
+    pub(crate) fn reads(&self, id: Id) -> usize {
+        let operands = |node: &Node| match &node.source {
+            Source::Eqn { ins, .. } => ins.iter().filter(|&&x| x == id).count(),
+            Source::Input(_) | Source::Const(_) => 0,
+        };
+        self.nodes.borrow()[id as usize..].iter().map(operands).sum()
+    }
+
     pub(crate) fn is_eager(&self) -> bool {
         self.eager
     }

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::aval::{MAX_RANK, Shape};
 use crate::ops::stack;
-use crate::prim::Prim;
+use crate::prim::{Binary, Prim};
 use crate::tape::{Node, Source, Tape, Var};
 
 /// An argument of [`vmap`].
@@ -43,6 +43,7 @@ impl<'t> Mapped<'t> {
     #[track_caller]
     pub fn sum(&self) -> Var<'t> {
         match self.item.mapped {
+            true if self.shape.len() == 2 => sum_of_matrices(self.item.var),
             true => self.item.var.sum_axes(&[self.shape.len().saturating_sub(1)], false),
             false => self.item.var * self.entries as f64,
         }
@@ -116,6 +117,46 @@ where
     let mapped =
         |&y: &usize| Mapped { item: items[y].expect("a result was recorded"), shape: nodes[y].aval.shape, entries };
     results.iter().map(mapped).collect()
+}
+
+/// The sum over the entries of `[R, B, C]`. Terms of it that are products of the entries' own rows, which nothing else reads, are one product over the rows of all
+/// entries: `sum over b and k of A[k, b, r] B[k, b, c]`. The gradient of weights that the entries share has such terms.
+fn sum_of_matrices(y: Var<'_>) -> Var<'_> {
+    let (mut products, mut others, mut left) = (Vec::new(), Vec::new(), vec![y]);
+    while let Some(term) = left.pop() {
+        let parts: Option<(Prim, SmallVec<[Var<'_>; 3]>)> = match is_read_once(term, y) {
+            true => term.tape.with_node(term.id, |node| match &node.source {
+                Source::Eqn { prim, ins } => Some((prim.clone(), ins.iter().map(|&x| term.tape.var_at(x)).collect())),
+                Source::Input(_) | Source::Const(_) => None,
+            }),
+            false => None,
+        };
+        match parts {
+            Some((Prim::Binary(Binary::Add), ins)) if ins.iter().all(|x| x.shape() == y.shape()) => {
+                left.extend(ins.into_iter().rev());
+            }
+            Some((Prim::MatMul { ta: true, tb: false, interleaved: true }, ins))
+                if ins.iter().all(|x| x.shape().len() == 3) =>
+            {
+                let [a, b] = [0, 1].map(|i| {
+                    let [rows, entries, cols] = [0, 1, 2].map(|axis| ins[i].shape()[axis]);
+                    ins[i].reshape([rows * entries, cols])
+                });
+                products.push(Var::record(Prim::MatMul { ta: true, tb: false, interleaved: false }, &[a, b]));
+            }
+            _ => others.push(term),
+        }
+    }
+    if products.is_empty() {
+        return y.sum_axes(&[1], false);
+    }
+    let others = others.into_iter().reduce(|a, b| a + b).map(|others| others.sum_axes(&[1], false));
+    others.into_iter().chain(products).reduce(|a, b| a + b).expect("one term at least")
+}
+
+/// Whether a term of the sum `y` is read by one equation, and `y` itself by none.
+fn is_read_once(term: Var<'_>, y: Var<'_>) -> bool {
+    term.tape.reads(term.id) == usize::from(term.id != y.id)
 }
 
 /// Records on `tape` all that the results need, each equation for all entries.

@@ -191,6 +191,37 @@ fn a_result_that_is_shared_is_there_for_every_entry() {
 }
 
 #[test]
+fn a_sum_of_products_is_one_product() {
+    // The gradient in weights that the entries share, and the gradient of a function of it.
+    fn gradients<'t>(v: &[Var<'t>]) -> Vec<Var<'t>> {
+        let [w, x] = v[..] else { unreachable!("as given") };
+        let first = grad(x.matmul(w).square().sum() + x.sin().matmul(w).exp().sum(), &[w])[0];
+        vec![first, grad(first.square().sum(), &[w])[0]]
+    }
+    let (w, x) = (Aval::new([4, 5], DType::F64), Aval::new([ENTRIES, 6, 4], DType::F64));
+    let sums = |some: std::ops::Range<usize>| {
+        Program::trace(&[w, x], |_, v| {
+            let results = vmap(&[Arg::Shared(v[0]), Arg::Each(v[1])], |_, v| gradients(v)[some].to_vec());
+            results.iter().map(Mapped::sum).collect()
+        })
+    };
+    let numbers = [Key::new(1).normal(w.shape, 0.0, 0.3), Key::new(2).normal(x.shape, 0.0, 1.0)];
+    let numbers = numbers.map(|t| t.to_dtype(DType::F64));
+    let tape = Tape::eager();
+    let [weights, points] = numbers.each_ref().map(|t| tape.var(t));
+    let each: Vec<_> = (0..ENTRIES).map(|i| gradients(&[weights, points.slice(0, i, 1).reshape([6, 4])])).collect();
+    let want = [0, 1].map(|i| each.iter().map(|entry| entry[i]).reduce(|a, b| a + b).expect("entries").value());
+    // Of the first nobody else reads a term, nor of the second; but the second reads the first.
+    for (some, is_summed) in [(0..1, false), (1..2, false), (0..2, true)] {
+        let program = sums(some.clone());
+        assert_eq!(program.to_string().contains("SumTo"), is_summed, "{program}");
+        for (got, want) in program.call(&numbers.each_ref()).iter().zip(&want[some]) {
+            near(&tape.constant(got).reshape([1, 4, 5]).value(), std::slice::from_ref(want), "a sum of gradients");
+        }
+    }
+}
+
+#[test]
 fn maps_nest() {
     // Every x times every y.
     let tape = Tape::eager();

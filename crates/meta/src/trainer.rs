@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metaforge_autodiff::{DType, Key, Par, Program, Tensor};
+use metaforge_autodiff::{DType, Key, Par, Program, Tensor, attended};
 use metaforge_nn::{Optimizer, Params, Schedule};
 use rayon::prelude::*;
 
@@ -124,6 +124,11 @@ impl MetaTrainer {
     /// If a task has another shape than the first, or a loss, the gradient, or a number of the new parameters, of the learner's state
     /// or of the optimiser's is not finite. All of these are then as before.
     pub fn step(&mut self) -> Result<StepReport, Error> {
+        // A thread that falls asleep during the update is missed in the next step.
+        attended(Par::Rayon, || self.attended_step())
+    }
+
+    fn attended_step(&mut self) -> Result<StepReport, Error> {
         let number = self.step + 1;
         let batch = self.config.meta_batch as u64;
         let first = self.step * batch;
