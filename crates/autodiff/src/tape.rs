@@ -130,13 +130,18 @@ impl Tape {
         f(&self.nodes.borrow()[id as usize])
     }
 
-    /// How many operands of equations a value is.
-    pub(crate) fn reads(&self, id: Id) -> usize {
-        let operands = |node: &Node| match &node.source {
-            Source::Eqn { ins, .. } => ins.iter().filter(|&&x| x == id).count(),
-            Source::Input(_) | Source::Const(_) => 0,
-        };
-        self.nodes.borrow()[id as usize..].iter().map(operands).sum()
+    /// For each value how often the equations so far read it, but for barriers, which need none of their operands: whether values are computed again must
+    /// not show.
+    pub(crate) fn reads(&self) -> Vec<u32> {
+        let nodes = self.nodes.borrow();
+        let mut reads = vec![0; nodes.len()];
+        for node in nodes.iter() {
+            match &node.source {
+                Source::Eqn { prim: Prim::Barrier, .. } | Source::Input(_) | Source::Const(_) => {}
+                Source::Eqn { ins, .. } => ins.iter().for_each(|&x| reads[x as usize] += 1),
+            }
+        }
+        reads
     }
 
     pub(crate) fn is_eager(&self) -> bool {

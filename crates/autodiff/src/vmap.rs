@@ -39,7 +39,8 @@ impl<'t> Mapped<'t> {
         self.item.front(&self.shape, self.entries)
     }
 
-    /// The sum of the entries' values, which are floating-point numbers, in an order that their shape fixes.
+    /// The sum of the entries' values, which are floating-point numbers, in an order that their shapes fix and what was recorded before: who wants
+    /// [`Mapped::stacked`] too asks for it first. A tape that computes at once computes some products a second time for it.
     #[track_caller]
     pub fn sum(&self) -> Var<'t> {
         match self.item.mapped {
@@ -119,12 +120,14 @@ where
     results.iter().map(mapped).collect()
 }
 
-/// The sum over the entries of `[R, B, C]`. Terms of it that are products of the entries' own rows, which nothing else reads, are one product over the rows of all
+/// The sum over the entries of `[R, B, C]`. Terms of it that are products of the entries' own rows, which nobody has read so far, are one product over the rows of all
 /// entries: `sum over b and k of A[k, b, r] B[k, b, c]`. The gradient of weights that the entries share has such terms.
 fn sum_of_matrices(y: Var<'_>) -> Var<'_> {
+    let reads = y.tape.reads();
     let (mut products, mut others, mut left) = (Vec::new(), Vec::new(), vec![y]);
     while let Some(term) = left.pop() {
-        let parts: Option<(Prim, SmallVec<[Var<'_>; 3]>)> = match is_read_once(term, y) {
+        let is_alone = reads[term.id as usize] == u32::from(term.id != y.id);
+        let parts: Option<(Prim, SmallVec<[Var<'_>; 3]>)> = match is_alone {
             true => term.tape.with_node(term.id, |node| match &node.source {
                 Source::Eqn { prim, ins } => Some((prim.clone(), ins.iter().map(|&x| term.tape.var_at(x)).collect())),
                 Source::Input(_) | Source::Const(_) => None,
@@ -152,11 +155,6 @@ fn sum_of_matrices(y: Var<'_>) -> Var<'_> {
     }
     let others = others.into_iter().reduce(|a, b| a + b).map(|others| others.sum_axes(&[1], false));
     others.into_iter().chain(products).reduce(|a, b| a + b).expect("one term at least")
-}
-
-/// Whether a term of the sum `y` is read by one equation, and `y` itself by none.
-fn is_read_once(term: Var<'_>, y: Var<'_>) -> bool {
-    term.tape.reads(term.id) == usize::from(term.id != y.id)
 }
 
 /// Records on `tape` all that the results need, each equation for all entries.

@@ -222,6 +222,47 @@ fn a_sum_of_products_is_one_product() {
 }
 
 #[test]
+fn terms_of_a_sum_are_summed_alike_however_they_come() {
+    // In each function the gradient in w has products as terms: beside others, twice the same, and one that waits while a layer is computed again.
+    type Loss = for<'t> fn(&'t Tape, Var<'t>, Var<'t>, bool) -> Var<'t>;
+    let losses: [Loss; 3] = [
+        |_, w, x, _| x.matmul(w).square().sum() + w.square().sum() * x.sum(),
+        |_, w, x, _| (x.matmul(w).square() * 2.0).sum() + (x.matmul(w).square() * 2.0).sum(),
+        |tape, w, x, again| {
+            let layer = || x.matmul(w).tanh();
+            let h = if again { tape.checkpoint(layer) } else { layer() };
+            h.matmul(w).square().sum()
+        },
+    ];
+    // The sum of the entries' gradients, and the gradient of a function of it.
+    fn sums<'t>(loss: Loss, w: Var<'t>, x: Var<'t>, again: bool) -> Vec<Var<'t>> {
+        let args = [Arg::Shared(w), Arg::Each(x)];
+        let sum = vmap(&args, |tape, v| grad(loss(tape, v[0], v[1], again), &v[..1]))[0].sum();
+        vec![sum, grad(sum.square().sum(), &[w])[0]]
+    }
+    let numbers = [Key::new(1).normal([4, 4], 0.0, 0.3), Key::new(2).normal([ENTRIES, 6, 4], 0.0, 1.0)];
+    let numbers = numbers.map(|t| t.to_dtype(DType::F64));
+    for (which, &loss) in losses.iter().enumerate() {
+        let tape = Tape::eager();
+        let [w, x] = numbers.each_ref().map(|t| tape.var(t));
+        let of = |i: usize| grad(loss(&tape, w, x.slice(0, i, 1).reshape([6, 4]), false), &[w])[0];
+        let sum = (0..ENTRIES).map(of).reduce(|a, b| a + b).expect("entries");
+        let got: Vec<Tensor> = sums(loss, w, x, false).iter().map(|y| y.value()).collect();
+        for (got, want) in got.iter().zip([sum, grad(sum.square().sum(), &[w])[0]]) {
+            near(&tape.constant(got).reshape([1, 4, 4]).value(), &[want.value()], &format!("loss {which}"));
+        }
+        let again: Vec<Tensor> = sums(loss, w, x, true).iter().map(|y| y.value()).collect();
+        // A gradient through what was computed again finds its terms in another order.
+        assert_eq!(again[0], got[0], "loss {which}, a layer computed again");
+        for (is_again, want) in [(false, &got), (true, &again)] {
+            let program = Program::trace(&[w.aval(), x.aval()], |_, v| sums(loss, v[0], v[1], is_again));
+            let what = format!("loss {which} as a program, a layer computed again: {is_again}");
+            assert_eq!(&program.call(&numbers.each_ref()), want, "{what}");
+        }
+    }
+}
+
+#[test]
 fn maps_nest() {
     // Every x times every y.
     let tape = Tape::eager();

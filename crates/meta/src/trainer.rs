@@ -70,7 +70,7 @@ pub struct MetaTrainer {
     results: Vec<GroupResult>,
     /// The tasks of the next step, drawn while this one was computed, and the number of the first.
     next: Option<(u64, Vec<Task>)>,
-    /// Room for those of the step after.
+    /// Empty: room for those of the step after.
     spare: Vec<Task>,
 }
 
@@ -124,31 +124,30 @@ impl MetaTrainer {
     /// If a task has another shape than the first, or a loss, the gradient, or a number of the new parameters, of the learner's state
     /// or of the optimiser's is not finite. All of these are then as before.
     pub fn step(&mut self) -> Result<StepReport, Error> {
-        // A thread that falls asleep during the update is missed in the next step.
-        attended(Par::Rayon, || self.attended_step())
-    }
-
-    fn attended_step(&mut self) -> Result<StepReport, Error> {
         let number = self.step + 1;
         let batch = self.config.meta_batch as u64;
         let first = self.step * batch;
         let (mut next, mut results) = (std::mem::take(&mut self.spare), std::mem::take(&mut self.results));
-        let current = match self.next.take() {
+        let mut current = match self.next.take() {
             Some((at, drawn)) if at == first => drawn,
             _ => draw(self.tasks.as_ref(), first, batch),
         };
         let this = &*self;
-        let (played, ()) = rayon::join(
-            || this.play(first, &current, &mut results),
-            || draw_into(&mut next, this.tasks.as_ref(), first + batch, batch),
-        );
+        // Games and update are short if tasks are small, and a thread that falls asleep in one is missed in the other.
+        let (played, ()) = attended(Par::Rayon, || {
+            rayon::join(
+                || this.play(first, &current, &mut results),
+                || draw_into(&mut next, this.tasks.as_ref(), first + batch, batch),
+            )
+        });
         self.results = results;
+        current.clear();
         (self.next, self.spare) = (Some((first + batch, next)), current);
         played?;
         self.check_losses(number, first)?;
 
         let lr = self.config.schedule.at(self.step);
-        let step = self.update.step(&mut self.params, &mut self.state, &self.results, lr);
+        let step = attended(Par::Rayon, || self.update.step(&mut self.params, &mut self.state, &self.results, lr));
         let grad_norm = step.map_err(|(what, value)| Error::Diverged { step: number, what, value })?;
         self.step = number;
         let mean = |f: fn(&GroupResult) -> &[f32]| {

@@ -207,7 +207,8 @@ impl Grid {
         (self.hw[axis] as isize).min(place.pixel[axis] + own as isize)
     }
 
-    /// First and last of `side` rows (axis 0) or columns of a tile that lie in the image and are its own, which the last one of a short tile is not.
+    /// First and last of `side` rows (axis 0) or columns of a tile that lie in the image and are its own, which the last one of a short tile is not; none if
+    /// the first is not below the last.
     #[inline(always)]
     pub(super) fn own(&self, place: &Place, axis: usize, side: usize) -> [usize; 2] {
         // How many lie before a pixel of the image.
@@ -221,6 +222,7 @@ impl Grid {
         let [rows, cols] = [self.own(place, 0, F), self.own(place, 1, G)];
         let [top, left] = place.pixel;
         let at = |first: isize, i: usize| first + (i * self.stride) as isize;
+        // Over all of them, so that the compiler knows each place.
         for i in 0..F {
             if (rows[0]..rows[1]).contains(&i) {
                 let first = at(top, i) * self.hw[1] as isize;
@@ -282,11 +284,18 @@ mod tests {
     #[test]
     fn a_tile_may_begin_before_its_image() {
         let (tiling, hw) = (Tiling { tiles: [1, 1], short: [0, 0] }, [3, 3]);
-        for (origin, stride, own) in [(-1, 1, [1, 4]), (-3, 2, [2, 3]), (-4, 1, [4, 5]), (1, 1, [0, 2]), (3, 1, [0, 0])]
+        for (origin, stride, own) in
+            [(-6, 1, [5, 5]), (-1, 1, [1, 4]), (-3, 2, [2, 3]), (-4, 1, [4, 5]), (1, 1, [0, 2]), (3, 1, [0, 0])]
         {
             let grid = Grid { step: [5, 5], stride, origin: [origin; 2], hw };
             for place in grid.places(&Block::new(tiling, [0, 1])) {
                 assert_eq!([0, 1].map(|axis| grid.own(&place, axis, 5)), [own; 2], "{origin} by {stride}");
+                let mut pixels = Vec::new();
+                grid.pixels::<5, 5>(&place, |i, j, pixel| pixels.push((i, j, pixel)));
+                let at = |i: usize| (origin + (i * stride) as isize) as usize;
+                let own = own[0]..own[1];
+                let want = own.clone().flat_map(|i| own.clone().map(move |j| (i, j, 3 * at(i) + at(j))));
+                assert_eq!(pixels, want.collect::<Vec<_>>(), "{origin} by {stride}");
             }
         }
     }

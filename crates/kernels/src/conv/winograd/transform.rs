@@ -102,10 +102,10 @@ impl<
             // SAFETY: each pixel lies in the image or is a row of zeros (checked above); the caller of `transform` vouches for the planes.
             unsafe {
                 if ASKS {
-                    let from = Asking { here: &*here, next: &*next };
+                    let from = Asking { here, next };
                     sandwich::<T, S, L, H, F, G, O, J>(simd, &from, &planes(&place), c1 - c0);
                 } else {
-                    sandwich::<T, S, L, H, F, G, O, J>(simd, &*here, &planes(&place), c1 - c0);
+                    sandwich::<T, S, L, H, F, G, O, J>(simd, here, &planes(&place), c1 - c0);
                 }
             }
             std::mem::swap(&mut here, &mut next);
@@ -129,13 +129,15 @@ pub(super) struct Emit<'a, T, const ASKS: bool> {
     pub(super) c: usize,
 }
 
-impl<'a, T: Real, const ASKS: bool> Emit<'a, T, ASKS> {
+impl<'a, T> Emit<'a, T, false> {
     /// The same, but that it asks.
     pub(super) fn asking(self) -> Emit<'a, T, true> {
         let Emit { from, plane, grid, block, channels, to, c } = self;
         Emit { from, plane, grid, block, channels, to, c }
     }
+}
 
+impl<T: Real, const ASKS: bool> Emit<'_, T, ASKS> {
     /// Checks that the planes hold all tiles, and gives what they are for a tile: what a short one lacks goes only into what it does not have, so any number
     /// will do.
     #[inline(always)]
@@ -176,7 +178,8 @@ impl<
         // SAFETY: the planes hold the tiles, and the rows and columns are those of pixels of the image, for which the caller of `transform` vouches.
         unsafe {
             if ASKS {
-                for (place, to) in with_next(pixels) {
+                for (place, here, next) in with_next(pixels) {
+                    let to = Asking { here: &here, next: &next };
                     sandwich::<T, S, L, H, F, G, O, J>(simd, &planes(&place), &to, channels);
                 }
             } else {
@@ -191,6 +194,7 @@ impl<
 /// From planes to tiles of pixels whose first row and first column lie on the last of the tile before, and are added to what is there. Tiles may begin outside of
 /// their images, which are initialised where tiles overlap.
 pub(super) struct EmitOver<'a, T> {
+    /// It asks in any case.
     pub(super) tiles: Emit<'a, T, true>,
     /// Whether there is a tile above the first, and one to the left of it.
     pub(super) before: [bool; 2],
@@ -208,12 +212,12 @@ impl<T: Real, L: Line<F, O>, H: Line<G, J>, const F: usize, const G: usize, cons
         let Emit { grid, block, channels, to: images, c, .. } = tiles;
         let pixels = grid.places(&block).map(|place| {
             let image = images.wrapping_add(place.image * grid.hw[0] * grid.hw[1] * c);
-            let mut to = Pixels::<T, O, J>::new(&grid, &place, image, c);
-            to.shared = [0, 1].map(|i| before[i] || place.tile[i] > 0);
-            (place, to)
+            let shared = [0, 1].map(|i| before[i] || place.tile[i] > 0);
+            (place, Pixels::<T, O, J>::new(&grid, &place, image, c, shared))
         });
-        for (place, to) in with_next(pixels) {
-            // SAFETY: the planes hold the tiles, and the pixels lie in the image, for which the caller of `transform` vouches.
+        for (place, here, next) in with_next(pixels) {
+            let to = Asking { here: &here, next: &next };
+            // SAFETY: the planes hold the tiles, and the pixels lie in the image, initialised where tiles overlap, for which the caller of `transform` vouches.
             unsafe { sandwich::<T, S, L, H, F, G, O, J>(simd, &planes(&place), &to, channels) }
         }
     }
@@ -291,14 +295,14 @@ struct Pixels<T, const N: usize, const J: usize> {
 impl<T, const N: usize, const J: usize> Pixels<T, N, J> {
     /// The tile at a place, from the first element of its image on, whose pixels have so many channels.
     #[inline(always)]
-    fn new(grid: &Grid, place: &Place, image: *mut T, c: usize) -> Self {
+    fn new(grid: &Grid, place: &Place, image: *mut T, c: usize, shared: [bool; 2]) -> Self {
         let [top, left] = place.pixel;
         let row = |i: usize| (top + (i * grid.stride) as isize) * grid.hw[1] as isize + left;
         Pixels {
             rows: std::array::from_fn(|i| image.wrapping_offset(row(i) * c as isize)),
             cols: std::array::from_fn(|j| j * grid.stride * c),
             own: [grid.own(place, 0, N), grid.own(place, 1, J)],
-            shared: [false; 2],
+            shared,
         }
     }
 }
@@ -322,12 +326,12 @@ impl<T, const N: usize, const J: usize> Matrix<T, N, J> for Pixels<T, N, J> {
 }
 
 /// The pixels of a tile, and those of the next one, which are asked for meanwhile.
-struct Asking<M> {
-    here: M,
-    next: M,
+struct Asking<'a, M> {
+    here: &'a M,
+    next: &'a M,
 }
 
-impl<T, M: Matrix<T, N, J>, const N: usize, const J: usize> Matrix<T, N, J> for Asking<M> {
+impl<T, M: Matrix<T, N, J>, const N: usize, const J: usize> Matrix<T, N, J> for Asking<'_, M> {
     #[inline(always)]
     fn at(&self, i: usize, j: usize, element: usize) -> *mut T {
         self.here.at(i, j, element)
@@ -349,22 +353,14 @@ impl<T, M: Matrix<T, N, J>, const N: usize, const J: usize> Matrix<T, N, J> for 
     }
 }
 
-impl<T, M: Matrix<T, N, J>, const N: usize, const J: usize> Matrix<T, N, J> for &M {
-    #[inline(always)]
-    fn at(&self, i: usize, j: usize, element: usize) -> *mut T {
-        (*self).at(i, j, element)
-    }
-}
-
-/// Tiles and their pixels, and beside these those of the next.
+/// Tiles with their pixels, and those of the next one; of the last its own again.
 #[inline(always)]
-fn with_next<M: Copy>(mut tiles: impl Iterator<Item = (Place, M)>) -> impl Iterator<Item = (Place, Asking<M>)> {
+fn with_next<M: Copy>(mut tiles: impl Iterator<Item = (Place, M)>) -> impl Iterator<Item = (Place, M, M)> {
     let mut rest = tiles.next();
     std::iter::from_fn(move || {
         let (place, here) = rest?;
         rest = tiles.next();
-        let next = rest.map_or(here, |(_, next)| next);
-        Some((place, Asking { here, next }))
+        Some((place, here, rest.map_or(here, |(_, next)| next)))
     })
 }
 
@@ -426,7 +422,7 @@ impl<T, const N: usize, const J: usize> Matrix<T, N, J> for Planar<T, N, J> {
 /// `to = L from H^T` for `len` elements.
 ///
 /// # Safety
-/// They are readable, and writable where there is a place for them.
+/// They are readable, and writable where there is a place for them, and initialised there if they are added to.
 #[inline(always)]
 unsafe fn sandwich<
     T: Real,
