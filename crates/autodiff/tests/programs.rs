@@ -265,6 +265,25 @@ fn what_is_not_asked_for_is_not_computed() {
 }
 
 #[test]
+fn a_factor_takes_the_sign_of_what_it_multiplies() {
+    fn f(x: Var<'_>) -> Var<'_> {
+        (-x).affine(0.3, -0.7).exp()
+    }
+    let x = Tensor::new([6], vec![0.0, -0.0, 1.5, -7.0 / 3.0, 1e-40, f32::INFINITY]);
+    let program = Program::trace(&[x.aval()], |_, x| vec![f(x[0])]);
+    assert!(!program.to_string().contains("Neg"), "{program}");
+    assert_eq!(bits(&program.call(&[&x])[0]), bits(&f(Tape::eager().var(&x)).value()), "{program}");
+}
+
+#[test]
+fn a_number_in_every_element_is_never_written_out() {
+    let program = Program::trace(&[Aval::new([3, 2, 4], DType::F32)], |tape, x| {
+        vec![tape.full([3], 0.1, DType::F32).reshape([3, 1, 1]) * x[0]]
+    });
+    assert_eq!(program.len(), 1, "{program}");
+}
+
+#[test]
 fn an_output_in_another_shape_is_no_copy() {
     let program = Program::trace(&[Aval::new([4], DType::F32)], |_, x| {
         let y = x[0].exp();

@@ -25,6 +25,7 @@ mod scratch;
 pub mod simd;
 mod softmax;
 mod term;
+mod thin;
 mod transpose;
 
 pub use arena::{Arena, Buffer, LINE, Rest, Span};

@@ -6,6 +6,7 @@ use crate::microkernel::{DOT, DotTile, Kernels, ROWS, Segment, Strip, kernels};
 use crate::panels::{pack, panels_len};
 use crate::par::{Par, SendPtr, for_each_chunk, for_each_range};
 use crate::scratch::{self, Slot};
+use crate::thin;
 use crate::transpose::transpose_strided;
 
 /// The shape of a batch of products `out[i] = op(a[i]) op(b[i])`, where op transposes if `ta` or `tb` says so.
@@ -97,6 +98,9 @@ fn product<T: Real>(kernels: &'static Kernels<T>, par: Par, dims: &MatMulDims, a
             copy.copy_from_slice(first);
         }
         return;
+    }
+    if thin::is_thin(&dims) && batch * m * n * k < PAR_WORK {
+        return thin::product(kernels.isa, &dims, a, b, out);
     }
     let result = SendPtr::new(out);
     if dims.b_shared && !ta && !(dims.a_shared && dims.interleaved) {

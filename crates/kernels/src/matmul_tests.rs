@@ -83,6 +83,35 @@ fn the_rows_of_one_column_lie_side_by_side_or_apart() {
     }
 }
 
+/// What has a side of one is computed for all of a batch at once, if the rows of its products lie side by side.
+#[test]
+fn a_product_is_the_same_alone_and_in_a_thin_batch() {
+    fn check<T: Real>(isa: Isa, d: &MatMulDims) {
+        let to = |v: &[f64]| v.iter().map(|&v| T::from_f64(v / 3.0)).collect::<Vec<T>>();
+        let MatMulDims { batch, m, n, k, .. } = *d;
+        let (a, b) = (to(&noise(batch * m * k, 1)), to(&noise(batch * k * n, 2)));
+        let mut all = vec![T::from_f64(f64::NAN); batch * m * n];
+        product(kernels_of::<T>(isa), Par::Seq, d, &a, &b, &mut all);
+        let mut alone = vec![T::from_f64(f64::NAN); batch * m * n];
+        let out = SendPtr::new(&mut alone);
+        // SAFETY: `alone` has the batch's results, and nobody else uses it meanwhile.
+        (0..batch).for_each(|i| unsafe { single(kernels_of::<T>(isa), Par::Seq, d, i, [&a, &b], out) });
+        assert!(bytemuck::cast_slice::<T, u8>(&all) == bytemuck::cast_slice::<T, u8>(&alone), "{d:?} on {isa:?}");
+    }
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
+            for [m, n, k] in [[10, 40, 1], [10, 1, 40], [1, 40, 10], [3, 1, 129], [1, 21, 128], [17, 5, 1], [1, 1, 19]]
+            {
+                for batch in [1, 2, 7] {
+                    let d = MatMulDims { batch, ta, tb, interleaved: true, ..MatMulDims::new(m, n, k) };
+                    check::<f32>(isa, &d);
+                    check::<f64>(isa, &d);
+                }
+            }
+        }
+    }
+}
+
 /// A column may fall into a whole register, a part of one, or a half.
 #[test]
 fn how_many_columns_there_are_changes_no_bit() {

@@ -441,7 +441,7 @@ impl<S: Simd> Mask<S> {
 
 /// The sum of a register's lanes.
 #[inline(always)]
-fn lane_sum<T: Real, S: Simd>(simd: S, v: T::Reg<S>) -> T {
+pub(crate) fn lane_sum<T: Real, S: Simd>(simd: S, v: T::Reg<S>) -> T {
     if T::IS_F32 {
         T::from_f64(simd.reduce_sum_f32s(pulp::cast(v)).into())
     } else {

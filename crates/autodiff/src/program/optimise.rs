@@ -122,7 +122,7 @@ fn absorb_broadcasts(out: &[Node], prim: &Prim, aval: &crate::Aval, ins: &mut Sm
 }
 
 /// A chain of permutations or of reshapes is read from its first value. A permutation that leaves the longer axes in their order moves no number
-/// and is a reshape.
+/// and is a reshape; a number in every element of one shape or another is that number. A factor takes the sign of what it multiplies.
 fn shorten(out: &[Node], prim: &mut Prim, aval: &crate::Aval, ins: &mut SmallVec<[Id; 3]>) {
     if let Prim::Permute(axes) = prim {
         while let Some((Prim::Permute(before), source)) = eqn(out, ins[0]) {
@@ -136,6 +136,18 @@ fn shorten(out: &[Node], prim: &mut Prim, aval: &crate::Aval, ins: &mut SmallVec
     }
     if let Prim::Reshape(_) = prim {
         while let Some((Prim::Reshape(_), source)) = eqn(out, ins[0]) {
+            ins[0] = source[0];
+        }
+        if let Some((Prim::Broadcast(_), source)) = eqn(out, ins[0])
+            && out[source[0] as usize].aval.shape.is_empty()
+        {
+            *prim = Prim::Broadcast(aval.shape);
+            ins[0] = source[0];
+        }
+    }
+    if let Prim::Unary(Unary::Affine { scale, .. }) = prim {
+        while let Some((Prim::Unary(Unary::Neg), source)) = eqn(out, ins[0]) {
+            *scale = -*scale;
             ins[0] = source[0];
         }
     }
