@@ -266,17 +266,22 @@ fn what_is_not_asked_for_is_not_computed() {
 
 #[test]
 fn a_factor_takes_the_sign_of_what_it_multiplies() {
-    fn f(x: Var<'_>) -> Var<'_> {
-        (-x).affine(0.3, -0.7).exp()
+    fn f<'t>(x: Var<'t>) -> Vec<Var<'t>> {
+        // Of these only the last keeps the sign of a zero.
+        [(0.3, -0.7), (0.3, 0.0), (0.3, -0.0)].map(|(scale, shift)| (-x).affine(scale, shift)).to_vec()
     }
-    let x = Tensor::new([6], vec![0.0, -0.0, 1.5, -7.0 / 3.0, 1e-40, f32::INFINITY]);
-    let program = Program::trace(&[x.aval()], |_, x| vec![f(x[0])]);
-    assert!(!program.to_string().contains("Neg"), "{program}");
-    assert_eq!(bits(&program.call(&[&x])[0]), bits(&f(Tape::eager().var(&x)).value()), "{program}");
+    let numbers = Tensor::new([6], vec![0.0, -0.0, 1.5, -7.0 / 3.0, 1e-40, f32::INFINITY]);
+    for x in [numbers.clone(), numbers.to_dtype(DType::F64)] {
+        let program = Program::trace(&[x.aval()], |_, x| f(x[0]));
+        assert!(!program.to_string().contains("Neg"), "{program}");
+        for (replayed, eager) in program.call(&[&x]).iter().zip(f(Tape::eager().var(&x))) {
+            assert_eq!(bits(replayed), bits(&eager.value()), "{program}");
+        }
+    }
 }
 
 #[test]
-fn a_number_in_every_element_is_never_written_out() {
+fn a_number_in_every_element_is_read_as_one_whatever_its_shape() {
     let program = Program::trace(&[Aval::new([3, 2, 4], DType::F32)], |tape, x| {
         vec![tape.full([3], 0.1, DType::F32).reshape([3, 1, 1]) * x[0]]
     });

@@ -171,7 +171,7 @@ unsafe fn single<T: Real>(
             }
         });
     }
-    if a_runs && (n == 1 || b_runs && b_col != 1 && (n < FEW_COLS || m < FEW_ROWS)) {
+    if k > 1 && a_runs && (n == 1 || b_runs && b_col != 1 && (n < FEW_COLS || m < FEW_ROWS)) {
         if b_runs {
             return dots(kernels, par, [m, n, k], (a, a_row), (b, b_col), (out, out_row));
         }

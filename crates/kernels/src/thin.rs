@@ -1,5 +1,6 @@
-//! Batches of matrix products with a side of one, whose rows lie side by side: what a layer with one input or one output is for the tasks of a group, each with weights of its own.
-//! Such a product has fewer multiply-adds than the beginning of one takes, so that a kernel does all of a batch. An element is computed as it is one product at a time, to the bit.
+//! Batches of small matrix products with a side of one, whose rows lie side by side: what a layer with one input or one output is
+//! for the tasks of a group, each with weights of its own. To begin one of them takes longer than its arithmetic, so that a kernel does
+//! all of a batch. An element is computed as it is one product at a time, to the bit.
 
 use crate::Real;
 use crate::matmul::MatMulDims;
@@ -8,13 +9,16 @@ use crate::scratch::{self, Slot};
 use crate::simd::{Isa, Kernel, Simd, dispatch_on};
 use crate::transpose::transpose;
 
+/// Multiply-adds of the largest products: about as long as the beginning of one.
+const SMALL: usize = 1 << 12;
 /// Terms of the longest sums. A sum waits for each of its terms, and with longer ones the processor does not find others to compute meanwhile.
 const SHORT: usize = 128;
 
 /// Whether [`product`] is for such a batch.
 pub(crate) fn is_thin(dims: &MatMulDims) -> bool {
     let MatMulDims { batch, m, n, k, tb, a_shared, b_shared, interleaved, .. } = *dims;
-    batch > 1 && interleaved && !a_shared && !b_shared && k <= SHORT && (k == 1 || n == 1 || m == 1 && !tb)
+    let is_batch = batch > 1 && interleaved && !a_shared && !b_shared;
+    is_batch && m * n * k <= SMALL && k <= SHORT && (k == 1 || n == 1 || m == 1 && !tb)
 }
 
 /// See [`crate::matmul`]; no size is 0, and the lengths fit.

@@ -445,6 +445,19 @@ mod tests {
     }
 
     #[test]
+    fn a_regressor_is_measured_on_waves_that_it_did_not_learn_from() {
+        for (split, is_right) in [("val", true), ("test", true), ("train", false), ("trainval", false)] {
+            let mut draft = Draft::open("sinusoid-maml").unwrap();
+            draft.set(&format!("eval.split={split}")).unwrap();
+            let found = draft.finish().map_err(|e| e.to_string());
+            assert_eq!(found.is_ok(), is_right, "{split}");
+            if let Err(e) = found {
+                assert!(e.contains(&format!("`eval.split` is {split};")) && e.contains("`val` or `test`"), "{e}");
+            }
+        }
+    }
+
+    #[test]
     fn an_unknown_recipe_suggests_one_that_is_there() {
         let e = Draft::open("omniglot-protonet").unwrap_err().to_string();
         assert!(e.contains("did you mean `omniglot-proto-5w1s`?"), "{e}");

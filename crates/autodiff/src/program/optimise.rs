@@ -51,7 +51,7 @@ fn rewrite(nodes: Vec<Node>, outputs: Vec<Id>) -> (Vec<Node>, Vec<Id>) {
                     let known = bucket
                         .iter()
                         .copied()
-                        .find(|&i| matches!(&out[i as usize].source, Source::Eqn { prim: p, .. } if *p == prim));
+                        .find(|&i| matches!(&out[i as usize].source, Source::Eqn { prim: p, .. } if is_same(p, &prim)));
                     known.unwrap_or_else(|| {
                         let new = push(&mut out, Node { source: Source::Eqn { prim, ins }, aval, value: None });
                         bucket.push(new);
@@ -63,6 +63,11 @@ fn rewrite(nodes: Vec<Node>, outputs: Vec<Id>) -> (Vec<Node>, Vec<Id>) {
     }
     let outputs = outputs.iter().map(|&id| place[id as usize]).collect();
     (out, outputs)
+}
+
+/// Whether two primitives give the same bits. Numbers of theirs that are equal may be zeros of two signs, which show when they are written down.
+fn is_same(a: &Prim, b: &Prim) -> bool {
+    a == b && format!("{a:?}") == format!("{b:?}")
 }
 
 /// The operands' new places; those that are gone, a barrier's, are left out.
@@ -145,11 +150,11 @@ fn shorten(out: &[Node], prim: &mut Prim, aval: &crate::Aval, ins: &mut SmallVec
             ins[0] = source[0];
         }
     }
-    if let Prim::Unary(Unary::Affine { scale, .. }) = prim {
-        while let Some((Prim::Unary(Unary::Neg), source)) = eqn(out, ins[0]) {
-            *scale = -*scale;
-            ins[0] = source[0];
-        }
+    if let Prim::Unary(Unary::Affine { scale, .. }) = prim
+        && let Some((Prim::Unary(Unary::Neg), source)) = eqn(out, ins[0])
+    {
+        *scale = -*scale;
+        ins[0] = source[0];
     }
 }
 

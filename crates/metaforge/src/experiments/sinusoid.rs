@@ -15,11 +15,11 @@ use crate::experiment::{Evaluation, Experiment, Figure, Unit, Watch};
 use crate::metrics::Metrics;
 use crate::recipe::{self, Inner, WaveEval};
 
-/// Query points of a test task.
+/// Query points of a wave that is measured on.
 const QUERIES: usize = 100;
 /// Pieces of a drawn curve.
 const CURVE: usize = 100;
-/// Test tasks are the same for every seed.
+/// The waves that are measured on are the same for every seed.
 const TEST_SEED: u64 = 0x7e57;
 
 /// A regressor, its trainer and the waves that it is measured on.
@@ -51,12 +51,12 @@ pub(super) fn build(recipe: &recipe::SinusoidMaml, seed: u64) -> Result<Waves> {
         seed,
     };
     let trainer = MetaTrainer::new(Arc::new(maml), Arc::new(train), optimizer(rule), config)?;
-    let test = Sinusoids::new(eval.shots, QUERIES, TEST_SEED, Split::Test);
+    let test = Sinusoids::new(eval.shots, QUERIES, TEST_SEED, eval.split);
     Ok(Waves { model, inner, trainer, test, eval })
 }
 
 impl Waves {
-    /// The first test wave, and what the network makes of its points: before, after one step and after all.
+    /// The first wave that is measured on, and what the network makes of its points: before, after one step and after all.
     fn picture(&self) -> Plot {
         let wave = self.test.episode(0);
         let [low, high] = self.test.x;
@@ -125,8 +125,10 @@ impl Experiment for Waves {
         let label = format!("{}-shot mean squared error on new waves after {}", self.eval.shots, in_words(steps));
         figures.insert(0, Figure::new("error", label, last.mean, Unit::Number).with_ci95(last.ci95));
         let protocol = format!(
-            "{} waves y = A sin(x - φ), A in [0.1, 5], φ in [0, π], x in [-5, 5]; {} support points (the same at every step), {QUERIES} query points; mean and 95 % interval over waves.",
-            found.tasks, self.eval.shots,
+            "{} waves of the {} part, y = A sin(x - φ), A in [0.1, 5], φ in [0, π], x in [-5, 5]; {} support points (the same at every step), {QUERIES} query points; mean and 95 % interval over waves.",
+            found.tasks,
+            self.eval.split.name(),
+            self.eval.shots,
         );
         let points = found.scores.iter().enumerate().map(|(i, s)| [i as f64, s.metric.mean]).collect();
         let plots =

@@ -1,5 +1,6 @@
 //! The kinds of recipes, and the tables that each has.
 
+use metaforge_data::Split;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -63,6 +64,7 @@ impl Kind {
                 r.model.check()?;
                 r.inner.check()?;
                 r.optimizer.check("optimizer")?;
+                check_splits(Split::Train, r.eval.split)?;
                 between("eval.shots", r.eval.shots, 1, 10_000)?;
                 between("eval.tasks", r.eval.tasks, 2, MOST_TASKS)
             }

@@ -27,7 +27,7 @@ pub(super) fn check_splits(learned: Split, measured: Split) -> Checked {
         (Split::Train | Split::TrainVal, _) => {
             let other = if learned == Split::Train { "`val` or `test`" } else { "`test`" };
             Err(format!(
-                "`eval.split` is {}; to be measured on classes that were not learned from, it is {other}",
+                "`eval.split` is {}; to be measured on what was not learned from, it is {other}",
                 measured.name()
             ))
         }
@@ -385,6 +385,8 @@ pub struct WaveEval {
     pub tasks: usize,
     /// Points of a test task to adapt to.
     pub shots: usize,
+    /// The waves: `test`, or `val`, others, while settings are being chosen.
+    pub split: Split,
 }
 
 /// How a few-shot generator is measured.
