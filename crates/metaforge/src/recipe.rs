@@ -257,7 +257,12 @@ fn compare(table: &mut Table, model: &Table, above: &str, known: &[String]) -> s
     for (key, like) in model {
         let full = format!("{above}{key}");
         match (table.get_mut(key), like) {
-            (None, _) => return Err(format!("`{full}` is missing; it takes {}", describe(like))),
+            (None, Value::Table(_) | Value::Array(_)) => {
+                return Err(format!("`{full}` is missing; it takes {}", describe(like)));
+            }
+            (None, _) => {
+                return Err(format!("`{full}` is missing; it takes {}, such as {}", describe(like), one_line(like)));
+            }
             (Some(Value::Table(inner)), Value::Table(like)) => compare(inner, like, &format!("{full}."), known)?,
             (Some(slot @ Value::Integer(_)), Value::Float(_)) => {
                 *slot = Value::Float(slot.as_integer().unwrap_or(0) as f64)
@@ -341,7 +346,7 @@ mod tests {
     #[test]
     fn missing_and_wrong_values_are_named() {
         for (from, to, wanted) in [
-            ("eval_steps = 3\n", "", "`inner.eval_steps` is missing; it takes a whole number"),
+            ("eval_steps = 3\n", "", "`inner.eval_steps` is missing; it takes a whole number, such as "),
             ("lr = 2.0", "lr = \"fast\"", "`inner.lr` takes a number, not \"fast\""),
             ("steps = 1\n", "steps = 0\n", "`inner.steps` is 0; it is at least 1"),
             ("steps = 1\n", "steps = -4\n", "inner.steps"),
