@@ -282,9 +282,11 @@ impl<T: Real> Job<'_, T> {
     /// From the operands as they lie.
     fn direct(&self, rows: [usize; 2], cols: [usize; 2]) {
         let a = self.rows(rows[0], 0);
-        for j in (cols[0]..cols[1]).step_by(self.kernels.wide) {
-            let width = (cols[1] - j).min(self.kernels.wide);
+        let mut j = cols[0];
+        while j < cols[1] {
+            let width = self.kernels.width(cols[1] - j);
             self.column(rows, j, width, [0, self.k], a, &self.b[j..], self.b_row);
+            j += width;
         }
     }
 

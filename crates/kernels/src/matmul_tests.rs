@@ -121,7 +121,7 @@ fn a_product_is_the_same_alone_and_in_a_thin_batch() {
     }
 }
 
-/// A column may fall into a whole register, a part of one, or a half.
+/// A column may fall into a whole register, a part of one, or a half, and into a flat tile.
 #[test]
 fn how_many_columns_there_are_changes_no_bit() {
     fn check<T: Real>(isa: Isa, [m, k]: [usize; 2], numbers: impl Iterator<Item = usize>) {

@@ -18,6 +18,11 @@ use crate::simd::{Isa, Simd, isa};
 pub(crate) const ROWS: usize = 6;
 /// Registers across the largest tile. 6 x 4 accumulators, 4 of B and 1 of A are 29 of AVX-512's 32; with 16 registers a tile is 6 x 2.
 const WIDE: usize = 4;
+/// Registers across a flat tile, which has [`FLAT_ROWS`]. With 16 registers, five across would be two tiles and a half, and one register across six rows
+/// is too few sums at once for the two that a processor begins in each of the four or five cycles that it takes to end them.
+const FLAT: usize = 5;
+/// Rows of a flat tile: 2 x 5 accumulators.
+const FLAT_ROWS: usize = 2;
 /// Of a tile's last register there are some lanes, which a mask says.
 const PART: usize = 0;
 /// There are all.
@@ -73,6 +78,22 @@ pub(crate) struct Strip<'a, T> {
     pub(crate) add: bool,
 }
 
+impl<'a, T> Strip<'a, T> {
+    /// The first tile.
+    #[inline(always)]
+    fn first(&self) -> Tile<'a, T> {
+        Tile {
+            a: std::array::from_fn(|i| self.a.wrapping_add(i * self.a_row)),
+            a_step: self.a_step,
+            b: self.b,
+            b_step: self.b_step,
+            segments: self.segments,
+            c: std::array::from_fn(|i| self.c.wrapping_add(i * self.c_row)),
+            add: self.add,
+        }
+    }
+}
+
 /// A tile of dot products, at most [`DOT`] x [`DOT`].
 pub(crate) struct DotTile<'a, T> {
     /// Each row of A at offset 0; contiguous along k.
@@ -85,6 +106,7 @@ pub(crate) struct DotTile<'a, T> {
 }
 
 type TileFn<T> = unsafe fn(&Tile<T>, usize);
+type StripFn<T> = unsafe fn(&Strip<T>, usize, usize);
 type DotFn<T> = unsafe fn(&DotTile<T>, usize);
 
 /// The micro-kernels of one instruction set.
@@ -97,6 +119,8 @@ pub(crate) struct Kernels<T: 'static> {
     pub(crate) wide: usize,
     /// For each number of rows and of registers: with the last register in part, as a whole, and as half of one.
     tile: [[[TileFn<T>; 3]; WIDE]; ROWS],
+    /// Strips of flat tiles, if registers are few: with the last register in part, and as a whole.
+    flat: Option<[StripFn<T>; 2]>,
     /// One row or [`DOT`], one column or [`DOT`].
     dot: [[DotFn<T>; 2]; 2],
 }
@@ -129,23 +153,29 @@ impl<T: Real> Kernels<T> {
         self.tile[rows - 1][registers][last]
     }
 
+    /// Columns of the next strip, of `left`: as many as the widest tile has, or a few more if that spares a narrow strip.
+    #[inline]
+    pub(crate) fn width(&self, left: usize) -> usize {
+        let is_flat = self.flat.is_some() && left.div_ceil(self.lanes) == FLAT;
+        if is_flat { left } else { left.min(self.wide) }
+    }
+
     /// Computes the first `rows` rows and `cols` columns of a strip, tile by tile.
     ///
     /// # Safety
-    /// As [`Kernels::tile`] for each of its tiles, but that there may be any number of rows.
+    /// As [`Kernels::tile`] for each of its tiles, but that there may be any number of rows; and as many columns as [`Kernels::width`] says, if all rows
+    /// of A are evenly spaced.
     #[inline]
     pub(crate) unsafe fn strip(&self, mut rows: usize, cols: usize, strip: &Strip<T>) {
+        let &Strip { a_row, a_tile, c_row, .. } = strip;
+        if let (Some(flat), true) = (&self.flat, cols > self.wide) {
+            debug_assert!(self.width(cols) == cols && a_tile == ROWS * a_row);
+            let is_whole = cols.is_multiple_of(self.lanes);
+            // SAFETY: the caller vouches for the memory, the table for the instruction set.
+            return unsafe { flat[usize::from(is_whole)](strip, rows, cols) };
+        }
         debug_assert!((1..=self.wide).contains(&cols));
-        let &Strip { a, a_row, a_tile, a_step, b, b_step, segments, c, c_row, add } = strip;
-        let mut tile = Tile {
-            a: std::array::from_fn(|i| a.wrapping_add(i * a_row)),
-            a_step,
-            b,
-            b_step,
-            segments,
-            c: std::array::from_fn(|i| c.wrapping_add(i * c_row)),
-            add,
-        };
+        let mut tile = strip.first();
         let whole = self.tile_of(ROWS, cols);
         while rows >= ROWS {
             // SAFETY: the caller vouches for the memory, the table for the instruction set.
@@ -208,6 +238,10 @@ impl<T: Real, S: Simd> Table<T, S> {
             Self::tiles::<5>(),
             Self::tiles::<6>(),
         ],
+        flat: match Self::WIDE < WIDE {
+            true => Some([run_flat::<T, S, PART>, run_flat::<T, S, WHOLE>]),
+            false => None,
+        },
         dot: [[run_dot::<T, S, 1, 1>, run_dot::<T, S, 1, DOT>], [run_dot::<T, S, DOT, 1>, run_dot::<T, S, DOT, DOT>]],
     };
 
@@ -242,6 +276,37 @@ unsafe fn run_tile<T: Real, S: Simd, const R: usize, const V: usize, const LAST:
     // SAFETY: the caller vouches for the instruction set.
     let simd = unsafe { token::<S>() };
     simd.vectorize(Run::<T, S, R, V, LAST>(simd, tile, cols));
+}
+
+/// A strip of flat tiles. To call each would take as long as a tenth of it, if sums are short.
+///
+/// # Safety
+/// See [`Kernels::strip`]; `S` is available and `cols` needs exactly [`FLAT`] registers, of the last of which there is `LAST`.
+unsafe fn run_flat<T: Real, S: Simd, const LAST: usize>(strip: &Strip<T>, rows: usize, cols: usize) {
+    struct Run<'a, T, S, const LAST: usize>(S, &'a Strip<'a, T>, [usize; 2]);
+    impl<T: Real, S: Simd, const LAST: usize> pulp::WithSimd for Run<'_, T, S, LAST> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<Same: pulp::Simd>(self, _: Same) {
+            let Run(simd, strip, [rows, cols]) = self;
+            let mut tile = strip.first();
+            for _ in 0..rows / FLAT_ROWS {
+                // SAFETY: passed on from `run_flat`.
+                unsafe { tile_body::<T, S, FLAT_ROWS, FLAT, LAST>(simd, &tile, cols) }
+                for i in 0..FLAT_ROWS {
+                    tile.a[i] = tile.a[i].wrapping_add(FLAT_ROWS * strip.a_row);
+                    tile.c[i] = tile.c[i].wrapping_add(FLAT_ROWS * strip.c_row);
+                }
+            }
+            if !rows.is_multiple_of(FLAT_ROWS) {
+                // SAFETY: as above.
+                unsafe { tile_body::<T, S, 1, FLAT, LAST>(simd, &tile, cols) }
+            }
+        }
+    }
+    // SAFETY: the caller vouches for the instruction set.
+    let simd = unsafe { token::<S>() };
+    simd.vectorize(Run::<T, S, LAST>(simd, strip, [rows, cols]));
 }
 
 /// # Safety
