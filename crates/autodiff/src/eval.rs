@@ -1,11 +1,11 @@
 //! The second table: the kernel that computes each primitive.
 
 use bytemuck::Pod;
-use metaforge_kernels::{self as kernels, MatMulDims, Par, Real};
+use metaforge_kernels::{self as kernels, Par, Real};
 
 use crate::aval::{Aval, DType, MAX_RANK, Shape};
 use crate::prim::{Conv, Prim};
-use crate::shape::conv_dims;
+use crate::shape::{conv_dims, matmul_dims};
 use crate::view::{Slice, SliceMut, View, cast};
 
 /// A floating-point type as seen through the run-time tag.
@@ -88,19 +88,7 @@ where
             kernels::scatter_add(par, x(0), indices(&ins[1]), g[0], g[1], *rows, g[2], out);
         }
         &Prim::MatMul { ta, tb, interleaved } => {
-            let (a, b, y) = (s(0), s(1), aval.shape);
-            let rows = |s: &Shape| if interleaved { s[0] } else { s[s.len() - 2] };
-            let dims = MatMulDims {
-                batch: if y.len() == 3 { y[usize::from(interleaved)] } else { 1 },
-                m: rows(&y),
-                n: y[y.len() - 1],
-                k: if ta { rows(&a) } else { a[a.len() - 1] },
-                ta,
-                tb,
-                a_shared: a.len() == 2,
-                b_shared: b.len() == 2,
-                interleaved,
-            };
+            let dims = matmul_dims([ta, tb], interleaved, &s(0), &s(1), &aval.shape);
             kernels::matmul(par, &dims, x(0), x(1), out);
         }
         Prim::Conv(conv) => {

@@ -1,6 +1,6 @@
 //! The first table: shape and type of what each primitive gives, or why it gives nothing.
 
-use metaforge_kernels::ConvDims;
+use metaforge_kernels::{ConvDims, MatMulDims};
 
 use crate::aval::{Aval, DType, Shape};
 use crate::prim::{Conv, Prim};
@@ -280,6 +280,22 @@ fn matmul(a: &Shape, b: &Shape, [ta, tb]: [bool; 2], interleaved: bool) -> Resul
         _ => b[axis],
     };
     Ok(if interleaved { [m, batch, n].into() } else { [batch, m, n].into() })
+}
+
+/// The kernels' account of a product of a and b, which are transposed if `[ta, tb]` say so, with the result y.
+pub(crate) fn matmul_dims([ta, tb]: [bool; 2], interleaved: bool, a: &Shape, b: &Shape, y: &Shape) -> MatMulDims {
+    let rows = |s: &Shape| if interleaved { s[0] } else { s[s.len() - 2] };
+    MatMulDims {
+        batch: if y.len() == 3 { y[usize::from(interleaved)] } else { 1 },
+        m: rows(y),
+        n: y[y.len() - 1],
+        k: if ta { rows(a) } else { a[a.len() - 1] },
+        ta,
+        tb,
+        a_shared: a.len() == 2,
+        b_shared: b.len() == 2,
+        interleaved,
+    }
 }
 
 /// The kernels' account of a convolution; `x` is `[N, H, W, C_in]`.

@@ -6,7 +6,7 @@
 use crate::fused::{Fusion, In, Out};
 use crate::par::Par;
 use crate::real::Real;
-use crate::{Binary, ConvDims, MatMulDims, OnDemand, Unary, Window};
+use crate::{Binary, ConvDims, Finish, MatMulDims, OnDemand, Unary, Window};
 
 macro_rules! instances {
     ($(
@@ -114,6 +114,9 @@ instances! {
 
     /// `out [batch, m, n] = op(a) op(b)`; see [`MatMulDims`]. Panics if a length does not fit.
     matmul::matmul(par: Par, dims: &MatMulDims, a: &[T], b: &[T], out: &mut [T]);
+
+    /// [`matmul`], and what [`Finish`] says of each element of the result. Panics if a length does not fit.
+    matmul::matmul_finished(par: Par, dims: &MatMulDims, a: &[T], b: &[T], finish: &Finish<'_, T>, out: &mut [T]);
 
     /// `y [N, OH, OW, C_out]`: the convolution of `x [N, H, W, C_in]` with `w [KH, KW, C_in / groups, C_out]`.
     conv::conv(par: Par, dims: &ConvDims, x: &[T], w: &[T], y: &mut [T]);

@@ -2,6 +2,7 @@
 
 use crate::Real;
 use crate::arena::LINE;
+use crate::finish::Finish;
 use crate::microkernel::{DOT, DotTile, Kernels, ROWS, Segment, Strip, kernels};
 use crate::panels::{pack, panels_len};
 use crate::par::{Par, SendPtr, for_each_chunk, for_each_range};
@@ -70,56 +71,104 @@ const TURN_GRAIN: usize = 1 << 15;
 /// If a length does not fit `dims`.
 #[track_caller]
 pub(crate) fn matmul<T: Real>(par: Par, dims: &MatMulDims, a: &[T], b: &[T], out: &mut [T]) {
+    check(dims, a, b, out);
+    product(kernels(), par, dims, a, b, None, out);
+}
+
+/// [`matmul`], each product of whose result is finished while it is in the cache.
+///
+/// # Panics
+/// As [`matmul`], and if there are too few numbers to add to.
+#[track_caller]
+pub(crate) fn matmul_finished<T: Real>(
+    par: Par,
+    dims: &MatMulDims,
+    a: &[T],
+    b: &[T],
+    finish: &Finish<'_, T>,
+    out: &mut [T],
+) {
+    check(dims, a, b, out);
+    finish.check(dims);
+    product(kernels(), par, dims, a, b, Some(finish), out);
+}
+
+#[track_caller]
+fn check<T>(dims: &MatMulDims, a: &[T], b: &[T], out: &[T]) {
     let MatMulDims { batch, m, n, k, .. } = *dims;
     let copies = |shared: bool| if shared { 1 } else { batch };
     assert_eq!(a.len(), copies(dims.a_shared) * m * k, "matmul: length of a for {dims:?}");
     assert_eq!(b.len(), copies(dims.b_shared) * k * n, "matmul: length of b for {dims:?}");
     assert_eq!(out.len(), batch * m * n, "matmul: length of out for {dims:?}");
-    product(kernels(), par, dims, a, b, out);
 }
 
-fn product<T: Real>(kernels: &'static Kernels<T>, par: Par, dims: &MatMulDims, a: &[T], b: &[T], out: &mut [T]) {
-    let MatMulDims { batch, m, n, k, ta, .. } = *dims;
-    if out.is_empty() {
-        return;
-    }
-    if k == 0 {
-        out.fill(T::ZERO);
-        return;
-    }
-    let mut dims = *dims;
-    if dims.a_shared && dims.b_shared && !dims.interleaved {
-        // One product, copied.
-        let (first, rest) = out.split_at_mut(m * n);
-        dims.batch = 1;
-        // SAFETY: `first` is a whole product, borrowed mutably.
-        unsafe { single(kernels, par, &dims, 0, [a, b], SendPtr::new(first)) };
-        for copy in rest.chunks_exact_mut(m * n) {
-            copy.copy_from_slice(first);
+fn product<T: Real>(
+    kernels: &'static Kernels<T>,
+    par: Par,
+    dims: &MatMulDims,
+    a: &[T],
+    b: &[T],
+    finish: Option<&Finish<'_, T>>,
+    out: &mut [T],
+) {
+    if at_once(kernels, par, dims, a, b, out) {
+        if let Some(finish) = finish {
+            finish.all(kernels.isa, par, dims, out);
         }
         return;
     }
-    if thin::is_thin(&dims) && batch * m * n * k < PAR_WORK {
-        return thin::product(kernels.isa, &dims, a, b, out);
-    }
+    let MatMulDims { batch, m, n, k, .. } = *dims;
     let result = SendPtr::new(out);
-    if dims.b_shared && !ta && !(dims.a_shared && dims.interleaved) {
-        // The rows of all a's are the rows of one product.
-        dims.m *= batch;
-        dims.batch = 1;
-        // SAFETY: out holds the rows of all products and is borrowed mutably.
-        return unsafe { single(kernels, par, &dims, 0, [a, b], result) };
-    }
     let spread = par == Par::Rayon && batch > 1 && batch * m * n * k >= PAR_WORK;
     let inner = if spread { Par::Seq } else { par };
-    // SAFETY: the products are disjoint parts of out, which this call borrows mutably.
-    let one = |i: usize| unsafe { single(kernels, inner, &dims, i, [a, b], result) };
+    let one = |i: usize| {
+        // SAFETY: the products are disjoint parts of out, which this call borrows mutably.
+        unsafe {
+            single(kernels, inner, dims, i, [a, b], result);
+            if let Some(finish) = finish {
+                finish.product(kernels.isa, Par::Seq, dims, i, result);
+            }
+        }
+    };
     if spread {
         let grain = (PAR_WORK / 4).div_ceil(m * n * k);
         for_each_range(par, batch, grain, |first, last| (first..last).for_each(one));
     } else {
         (0..batch).for_each(one);
     }
+}
+
+/// Computes all products of the batch as one, or at least together, if that can be.
+fn at_once<T: Real>(
+    kernels: &'static Kernels<T>,
+    par: Par,
+    dims: &MatMulDims,
+    a: &[T],
+    b: &[T],
+    out: &mut [T],
+) -> bool {
+    let MatMulDims { batch, m, n, k, ta, .. } = *dims;
+    if out.is_empty() || k == 0 {
+        out.fill(T::ZERO);
+    } else if dims.a_shared && dims.b_shared && !dims.interleaved {
+        // One product, copied.
+        let (first, rest) = out.split_at_mut(m * n);
+        // SAFETY: `first` is a whole product, borrowed mutably.
+        unsafe { single(kernels, par, &MatMulDims { batch: 1, ..*dims }, 0, [a, b], SendPtr::new(first)) };
+        for copy in rest.chunks_exact_mut(m * n) {
+            copy.copy_from_slice(first);
+        }
+    } else if thin::is_thin(dims) && batch * m * n * k < PAR_WORK {
+        thin::product(kernels.isa, dims, a, b, out);
+    } else if dims.b_shared && !ta && !(dims.a_shared && dims.interleaved) {
+        // The rows of all a's are the rows of one product.
+        let dims = MatMulDims { m: m * batch, batch: 1, ..*dims };
+        // SAFETY: out holds the rows of all products and is borrowed mutably.
+        unsafe { single(kernels, par, &dims, 0, [a, b], SendPtr::new(out)) };
+    } else {
+        return false;
+    }
+    true
 }
 
 impl MatMulDims {

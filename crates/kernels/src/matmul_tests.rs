@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::arena::Buffer;
+use crate::finish::Base;
 use crate::microkernel::kernels_of;
 use crate::par::pool;
 use crate::simd::Isa;
@@ -52,7 +53,7 @@ fn compare<T: Real>(d: &MatMulDims) {
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         let run = |par| {
             let mut out = vec![T::from_f64(f64::NAN); expected.len()];
-            product(kernels_of::<T>(isa), par, d, &a, &b, &mut out);
+            product(kernels_of::<T>(isa), par, d, &a, &b, None, &mut out);
             out
         };
         let seq = run(Par::Seq);
@@ -92,7 +93,7 @@ fn a_product_is_the_same_alone_and_in_a_thin_batch() {
         let MatMulDims { batch, m, n, k, .. } = *d;
         let (a, b) = (to(&noise(batch * m * k, 1)), to(&noise(batch * k * n, 2)));
         let mut all = vec![T::from_f64(f64::NAN); batch * m * n];
-        product(kernels_of::<T>(isa), Par::Seq, d, &a, &b, &mut all);
+        product(kernels_of::<T>(isa), Par::Seq, d, &a, &b, None, &mut all);
         let mut alone = vec![T::from_f64(f64::NAN); batch * m * n];
         let out = SendPtr::new(&mut alone);
         // SAFETY: `alone` has the batch's results, and nobody else uses it meanwhile.
@@ -131,7 +132,7 @@ fn how_many_columns_there_are_changes_no_bit() {
         let of = |n: usize| {
             let b: Vec<T> = b.chunks(all).flat_map(|row| &row[..n]).copied().collect();
             let mut out = vec![T::from_f64(f64::NAN); m * n];
-            product(kernels_of::<T>(isa), Par::Seq, &MatMulDims::new(m, n, k), &a, &b, &mut out);
+            product(kernels_of::<T>(isa), Par::Seq, &MatMulDims::new(m, n, k), &a, &b, None, &mut out);
             out
         };
         let want = of(all);
@@ -149,6 +150,79 @@ fn how_many_columns_there_are_changes_no_bit() {
         // In two sweeps, the second of which adds to what is there.
         check::<f32>(isa, [60, 2100], [68, 72, 76].into_iter());
         check::<f64>(isa, [60, 2100], [68, 72, 76].into_iter());
+    }
+}
+
+/// In tiles or after them, by every way that a product is computed.
+#[test]
+fn finished_products_have_the_bits_of_the_steps() {
+    fn check<T: Real>(isa: Isa, d: &MatMulDims) {
+        let to = |v: Vec<f64>| v.iter().map(|&v| T::from_f64(v / 3.0)).collect::<Vec<T>>();
+        let MatMulDims { batch, m, n, k, .. } = *d;
+        let a = to(noise(if d.a_shared { 1 } else { batch } * m * k, 1));
+        let b = to(noise(if d.b_shared { 1 } else { batch } * k * n, 2));
+        let data = to(noise(batch * m * n, 3));
+        let run = |finish: Option<&Finish<'_, T>>| {
+            let mut out = vec![T::from_f64(f64::NAN); batch * m * n];
+            product(kernels_of::<T>(isa), Par::Seq, d, &a, &b, finish, &mut out);
+            out
+        };
+        let bare = run(None);
+        let [scale, shift] = [T::from_f64(-0.01), T::ZERO];
+        // A bias, one of each product's own, a matrix that they share, and numbers of each element's own.
+        let own = if d.interleaved { [batch * n, n] } else { [n, m * n] };
+        for [row, next] in [[0, 0], [0, n], [n, 0], own] {
+            for (affine, minus, relu) in [(None, false, true), (Some([scale, shift]), true, false), (None, true, true)]
+            {
+                let base = Base { data: &data, minus, row, batch: next };
+                let finish = Finish { affine, base: Some(base), relu };
+                let want = |(at, &x): (usize, &T)| {
+                    let (line, col) = (at / n, at % n);
+                    let (i, r) = if d.interleaved { (line % batch, line / batch) } else { (line / m, line % m) };
+                    let x = match affine {
+                        // What the portable kernels round twice, the others do once.
+                        Some([scale, shift]) if isa == Isa::Portable => scale * x + shift,
+                        Some([scale, shift]) if T::IS_F32 => {
+                            T::from_f64((scale.to_f64() * x.to_f64()) + shift.to_f64())
+                        }
+                        Some([scale, shift]) => T::from_f64(scale.to_f64().mul_add(x.to_f64(), shift.to_f64())),
+                        None => x,
+                    };
+                    let base = data[i * next + r * row + col];
+                    let x = if minus { base - x } else { base + x };
+                    if relu && x <= T::ZERO { T::ZERO } else { x }
+                };
+                let want: Vec<T> = bare.iter().enumerate().map(want).collect();
+                let got = run(Some(&finish));
+                assert!(
+                    bytemuck::cast_slice::<T, u8>(&got) == bytemuck::cast_slice::<T, u8>(&want),
+                    "{d:?}, {row} {next}, {isa:?}"
+                );
+            }
+        }
+        let relu = run(Some(&Finish { affine: None, base: None, relu: true }));
+        assert!(relu.iter().zip(&bare).all(|(&y, &x)| y == if x <= T::ZERO { T::ZERO } else { x }), "{d:?}, {isa:?}");
+    }
+    let mut all = Vec::new();
+    for [m, n, k] in
+        [[10, 40, 40], [7, 37, 9], [10, 40, 1], [10, 1, 40], [1, 40, 10], [3, 5, 8], [13, 24, 3], [2, 9, 0]]
+    {
+        for (ta, tb) in [(false, false), (true, false), (false, true)] {
+            for interleaved in [false, true] {
+                all.push(MatMulDims { batch: 3, ta, tb, interleaved, ..MatMulDims::new(m, n, k) });
+                all.push(MatMulDims { batch: 3, ta, tb, interleaved, b_shared: true, ..MatMulDims::new(m, n, k) });
+            }
+        }
+    }
+    all.push(MatMulDims { batch: 2, a_shared: true, b_shared: true, ..MatMulDims::new(5, 6, 7) });
+    // From panels, and in two sweeps.
+    all.push(MatMulDims::new(200, 195, 300));
+    all.push(MatMulDims::new(60, 72, 2100));
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        for d in &all {
+            check::<f32>(isa, d);
+            check::<f64>(isa, d);
+        }
     }
 }
 

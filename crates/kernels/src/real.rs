@@ -129,6 +129,8 @@ pub trait Real:
     fn vmul<S: Simd>(simd: S, a: Self::Reg<S>, b: Self::Reg<S>) -> Self::Reg<S>;
     /// Lane by lane `a * b + c`, fused where `S` has the instruction (the same bits as [`Real::fma`]).
     fn vfma<S: Simd>(simd: S, a: Self::Reg<S>, b: Self::Reg<S>, c: Self::Reg<S>) -> Self::Reg<S>;
+    /// Lane by lane `if a <= 0 { 0 } else { a }`.
+    fn vrelu<S: Simd>(simd: S, a: Self::Reg<S>) -> Self::Reg<S>;
 }
 
 impl Real for f32 {
@@ -239,6 +241,11 @@ impl Real for f32 {
     #[inline(always)]
     fn vfma<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
         if S::FMA { simd.mul_add_f32s(a, b, c) } else { simd.add_f32s(simd.mul_f32s(a, b), c) }
+    }
+    #[inline(always)]
+    fn vrelu<S: Simd>(simd: S, a: S::f32s) -> S::f32s {
+        let zero = simd.splat_f32s(0.0);
+        simd.select_f32s(simd.less_than_or_equal_f32s(a, zero), zero, a)
     }
 }
 
@@ -353,5 +360,10 @@ impl Real for f64 {
     #[inline(always)]
     fn vfma<S: Simd>(simd: S, a: S::f64s, b: S::f64s, c: S::f64s) -> S::f64s {
         if S::FMA { simd.mul_add_f64s(a, b, c) } else { simd.add_f64s(simd.mul_f64s(a, b), c) }
+    }
+    #[inline(always)]
+    fn vrelu<S: Simd>(simd: S, a: S::f64s) -> S::f64s {
+        let zero = simd.splat_f64s(0.0);
+        simd.select_f64s(simd.less_than_or_equal_f64s(a, zero), zero, a)
     }
 }

@@ -38,6 +38,7 @@ fn multiply_adds(instr: &Instr, out: Shape) -> usize {
         Op::ConvStatistics { dims, .. } | Op::FusedConv { dims, .. } | Op::FusedWeightGrad { dims, .. } => {
             return of_dims(dims);
         }
+        Op::Product { dims, .. } => return dims.batch * dims.m * dims.n * dims.k,
         Op::Statistics { .. } | Op::Coefficients { .. } | Op::Step(_) | Op::Fused { .. } => return 0,
     };
     match prim {

@@ -433,6 +433,7 @@ pub(super) fn copy(eqn: &Eqn) -> Eqn {
         Op::Statistics { eps } => Op::Statistics { eps: *eps },
         Op::ConvStatistics { eps, dims } => Op::ConvStatistics { eps: *eps, dims: dims.clone() },
         Op::Coefficients { rows } => Op::Coefficients { rows: *rows },
+        Op::Product { dims, ending } => Op::Product { dims: dims.clone(), ending: *ending },
         Op::Step(op) => Op::Step(*op),
         Op::Fused { passes, inputs } => Op::Fused { passes: passes.clone(), inputs: *inputs },
         Op::FusedConv { fusion, inputs, at, dims } => {

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use metaforge_kernels::ConvDims;
 use metaforge_kernels::fused::{Fusion, StepOp};
+use metaforge_kernels::{ConvDims, MatMulDims};
 use smallvec::{SmallVec, smallvec};
 
 use crate::aval::{Aval, Shape};
@@ -58,6 +58,11 @@ pub(super) enum Op {
     Coefficients {
         rows: usize,
     },
+    /// A product whose sums are finished before they are written. Its operands are those of the product, and what they are added to if they are.
+    Product {
+        dims: Box<MatMulDims>,
+        ending: Ending,
+    },
     /// A step that is no primitive by itself; it always becomes part of a fused pass.
     Step(StepOp),
     /// Many steps in one pass over memory, or several such passes beside one another. The first `inputs` operands are the inputs, pass by
@@ -79,6 +84,24 @@ pub(super) enum Op {
         inputs: usize,
         dims: Box<ConvDims>,
     },
+}
+
+/// What is done with the sums of a product, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Ending {
+    /// Scale and shift.
+    pub(super) affine: Option<[f64; 2]>,
+    pub(super) base: Option<Base>,
+    pub(super) relu: bool,
+}
+
+/// How the sums of a product are added to an operand, or subtracted from it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Base {
+    pub(super) minus: bool,
+    /// Where the operand has the numbers for the next row, and for the next product of a batch; 0 for the same.
+    pub(super) row: usize,
+    pub(super) batch: usize,
 }
 
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 
 mod beside;
 mod feed;
+mod finish;
 mod flops;
 mod follow;
 mod fuse;
@@ -167,7 +168,8 @@ impl Program {
         let (nodes, outputs) = optimise::optimise(tape.into_nodes(), outputs);
         let graph = fuse::fuse(Graph::new(nodes, outputs)).without_barriers();
         let graph = follow::follow(on_demand::on_demand(feed::feed(graph), sizes.on_demand));
-        let graph = beside::beside(statistics::with_convolutions(graph), sizes.beside);
+        let graph = finish::finish(statistics::with_convolutions(graph));
+        let graph = beside::beside(graph, sizes.beside);
         plan::plan(inputs.to_vec(), graph)
     }
 

@@ -67,6 +67,7 @@ fn reads_on_demand(eqn: &Eqn, y: Val, dims: &ConvDims) -> bool {
         Op::FusedWeightGrad { fusion, inputs, .. } => reads(fusion, *inputs),
         Op::Prim(_) | Op::Coefficients { .. } | Op::Step(_) => false,
         Op::ConvStatistics { .. } => unreachable!("convolutions take statistics once this is settled"),
+        Op::Product { .. } => unreachable!("products are finished once this is settled"),
         Op::FusedConv { .. } => unreachable!("passes follow convolutions once this is settled"),
     }
 }

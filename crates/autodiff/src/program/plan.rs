@@ -89,6 +89,7 @@ fn mark_results(program: &mut Program) {
             | Op::Statistics { .. }
             | Op::ConvStatistics { .. }
             | Op::Coefficients { .. }
+            | Op::Product { .. }
             | Op::Step(_)
             | Op::FusedWeightGrad { .. } => {
                 continue;

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use metaforge_kernels::MatMulDims;
+
 use super::fused::{shown, shown_sum};
 use super::graph::Op;
 use super::{Operand, Place, Program};
 use crate::aval::Aval;
+use crate::prim::Prim;
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,6 +36,7 @@ impl fmt::Display for Program {
                 | Op::Statistics { .. }
                 | Op::ConvStatistics { .. }
                 | Op::Coefficients { .. }
+                | Op::Product { .. }
                 | Op::Step(_) => &[],
             };
             for fusion in passes {
@@ -68,6 +72,14 @@ impl fmt::Display for Op {
             Op::Statistics { .. } => f.write_str("Statistics"),
             Op::ConvStatistics { .. } => f.write_str("Conv, with statistics"),
             Op::Coefficients { .. } => f.write_str("Coefficients"),
+            Op::Product { dims, ending } => {
+                let &MatMulDims { ta, tb, interleaved, .. } = dims.as_ref();
+                Prim::MatMul { ta, tb, interleaved }.fmt(f)?;
+                let base = ending.base.map(|base| if base.minus { ", Sub" } else { ", Add" });
+                f.write_str(ending.affine.map_or("", |_| ", Affine"))?;
+                f.write_str(base.unwrap_or_default())?;
+                f.write_str(if ending.relu { ", Relu" } else { "" })
+            }
             Op::Step(op) => write!(f, "{op:?}"),
             Op::Fused { passes, .. } => {
                 let lengths = passes.iter().map(|fusion| (fusion.steps().len() + fusion.sums().len()).to_string());

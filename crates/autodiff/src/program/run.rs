@@ -6,7 +6,7 @@ use metaforge_kernels::fused::{In, MAX_OPERANDS, Out};
 use metaforge_kernels::{self as kernels, Par};
 use smallvec::SmallVec;
 
-use super::graph::{OnDemand, Op};
+use super::graph::{Base, OnDemand, Op};
 use super::{Instr, Operand, Place, Program, Workspace};
 use crate::aval::DType;
 use crate::eval::{Tagged, eval, eval_in_place};
@@ -109,6 +109,16 @@ fn lowered<'a, T: Tagged>(
         Op::Coefficients { rows } => {
             let (slope, shift) = two();
             kernels::grad_coefficients(x(0), x(1), x(2), *rows, slope, shift);
+        }
+        Op::Product { dims, ending } => {
+            let base = |base: Base| kernels::Base { data: x(2), minus: base.minus, row: base.row, batch: base.batch };
+            let finish = kernels::Finish {
+                affine: ending.affine.map(|affine| affine.map(T::from_f64)),
+                base: ending.base.map(base),
+                relu: ending.relu,
+            };
+            let Some(y) = outs.next() else { unreachable!("{op} has a result") };
+            kernels::matmul_finished(par, dims, x(0), x(1), &finish, T::of_mut(y));
         }
         Op::Fused { passes, inputs } => {
             operands(&instr.ins, *inputs, conv, &view, &mut ins, &mut params);
