@@ -44,6 +44,15 @@ impl Tensor {
         Tensor::copy_of(Aval::new(shape, DType::U32), &data)
     }
 
+    /// An `f32` tensor whose element `i`, in row-major order, is `f(i)`.
+    #[track_caller]
+    pub fn from_fn(shape: impl Into<Shape>, f: impl FnMut(usize) -> f32) -> Tensor {
+        let aval = Aval::new(shape, DType::F32);
+        let mut buffer = Buffer::zeroed(aval.bytes());
+        buffer.as_mut_slice::<f32>().iter_mut().zip((0..).map(f)).for_each(|(x, y)| *x = y);
+        Tensor::from_buffer(aval, buffer)
+    }
+
     #[track_caller]
     fn copy_of<T: bytemuck::Pod>(aval: Aval, data: &[T]) -> Tensor {
         assert_eq!(

@@ -57,9 +57,9 @@ impl Sinusoids {
         let mut between = |[low, high]: [f32; 2]| low + (high - low) * rng.random::<f32>();
         let (amplitude, phase) = (between(self.amplitude), between(self.phase));
         let mut points = |n: usize| {
-            let x: Vec<f32> = (0..n).map(|_| between(self.x)).collect();
-            let y = x.iter().map(|x| amplitude * (x - phase).sin()).collect();
-            (Tensor::new([n, 1], x), Tensor::new([n, 1], y))
+            let x = Tensor::from_fn([n, 1], |_| between(self.x));
+            let y = Tensor::from_fn([n, 1], |i| amplitude * (x.f32s()[i] - phase).sin());
+            (x, y)
         };
         let (support_x, support_y) = points(self.shots);
         let (query_x, query_y) = points(self.queries);

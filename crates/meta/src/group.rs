@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use metaforge_autodiff::{Arg, Aval, Mapped, Par, Pool, Program, Tensor, Var, Workspace, vmap};
+use metaforge_autodiff::{Arg, Aval, Key, Mapped, Par, Pool, Program, Tensor, Var, Workspace, vmap};
 use metaforge_nn::Params;
 
 use crate::{EpisodeLearner, Task, TaskShape, TaskVars};
@@ -11,10 +11,10 @@ use crate::{EpisodeLearner, Task, TaskShape, TaskVars};
 /// Arithmetic operations of an instruction, those of products and convolutions, below which tasks are grouped, on average. A core does them in the
 /// time, some 200 ns, that an instruction takes beside its arithmetic.
 const SMALL: u64 = 1 << 16;
-/// Tasks of a group, at most.
-const LARGEST: usize = 8;
-/// Bytes of a group's workspace, at most: values are to stay in the second-level cache.
-const CACHE: usize = 1 << 20;
+/// Tasks of a group, at most. An instruction begins once for all of them; but there are to be groups for some threads.
+const LARGEST: usize = 16;
+/// Bytes of a group's workspace, at most: values are to stay in the second-level cache, or not far from it.
+const CACHE: usize = 2 << 20;
 
 /// How the tasks of a meta-batch are grouped. It depends on the tasks alone, never on the number of threads, which would show in the last
 /// bits of their sum; where there are more threads than groups, the kernels of a group may use them.
@@ -43,13 +43,16 @@ impl Groups {
         let (alone, flops) = (single.program().len(), single.program().flops());
         let mut pools = vec![(1, single)];
         // A power of two of groups of nearly one size, two at least, for the threads.
-        let count = meta_batch.div_ceil(LARGEST).next_power_of_two().max(2);
-        if count < meta_batch && flops < SMALL * alone as u64 {
+        let mut count = meta_batch.div_ceil(LARGEST).next_power_of_two().max(2);
+        while count < meta_batch && flops < SMALL * alone as u64 {
             let ranges = split(meta_batch, count);
             let several = of(ranges[0].len());
-            // What cannot be mapped over is recorded for each task, and nothing is saved.
             let program = several.program();
-            if program.len() <= 2 * alone && program.workspace_bytes() <= CACHE {
+            if program.len() > 2 * alone {
+                // What cannot be mapped over is recorded for each task, and nothing is saved.
+                break;
+            }
+            if program.workspace_bytes() <= CACHE {
                 pools.push((ranges[0].len(), several));
                 let last = ranges[count - 1].len();
                 if pools.iter().all(|(size, _)| *size != last) {
@@ -57,6 +60,7 @@ impl Groups {
                 }
                 return Groups { ranges, pools };
             }
+            count *= 2;
         }
         Groups { ranges: split(meta_batch, meta_batch), pools }
     }
@@ -109,10 +113,11 @@ fn play<'t>(learner: &dyn EpisodeLearner, x: &[Var<'t>], params: usize, state: u
     [played.loss, played.metric].into_iter().chain(gradient).chain(played.state).collect()
 }
 
-/// The inputs of several tasks: for each its tensors and its key, side by side.
-pub(crate) fn stacked(tasks: &[Task], keys: &[Tensor]) -> Vec<Tensor> {
+/// The inputs of several tasks: their tensors side by side, and so their keys.
+pub(crate) fn stacked(tasks: &[Task], keys: impl Iterator<Item = Key>) -> Vec<Tensor> {
     let field = |i: usize| -> Vec<&Tensor> { tasks.iter().map(|task| task.tensors()[i]).collect() };
-    (0..4).map(|i| Tensor::stack(&field(i))).chain([Tensor::stack(&keys.iter().collect::<Vec<_>>())]).collect()
+    let keys = Tensor::from_u32([tasks.len(), 2], keys.flat_map(Key::words).collect());
+    (0..4).map(|i| Tensor::stack(&field(i))).chain([keys]).collect()
 }
 
 impl GroupResult {

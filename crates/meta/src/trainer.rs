@@ -182,16 +182,18 @@ impl MetaTrainer {
 
     /// Calls `f` with the inputs of the program that plays these tasks, of which the first has this number.
     fn with_inputs<R>(&self, first: u64, tasks: &[Task], f: impl FnOnce(&[&Tensor]) -> R) -> R {
-        let keys: Vec<Tensor> = (first..).take(tasks.len()).map(|number| self.key(number)).collect();
         let fixed = self.params.tensors().iter().chain(self.state.tensors());
         match tasks {
-            [task] => f(&fixed.chain(task.tensors()).chain(&keys).collect::<Vec<_>>()),
-            _ => f(&fixed.chain(&stacked(tasks, &keys)).collect::<Vec<_>>()),
+            [task] => f(&fixed.chain(task.tensors()).chain([&self.key(first).tensor()]).collect::<Vec<_>>()),
+            _ => {
+                let keys = (first..).take(tasks.len()).map(|number| self.key(number));
+                f(&fixed.chain(&stacked(tasks, keys)).collect::<Vec<_>>())
+            }
         }
     }
 
-    fn key(&self, task: u64) -> Tensor {
-        Key::new(self.config.seed).fold(PLAY).fold(task).tensor()
+    fn key(&self, task: u64) -> Key {
+        Key::new(self.config.seed).fold(PLAY).fold(task)
     }
 
     fn check_losses(&self, step: u64, first: u64) -> Result<(), Error> {
