@@ -210,7 +210,7 @@ fn a_step_is_what_the_definition_says() {
 #[test]
 fn small_tasks_are_played_at_once_and_each_by_itself() {
     let sines = Arc::new(Sinusoids::new(10, 10, 0, Split::Train));
-    for (meta_batch, at_once) in [(25, 7), (16, 8), (3, 2), (2, 1), (1, 1)] {
+    for (meta_batch, at_once) in [(25, 13), (40, 10), (16, 8), (3, 2), (2, 1), (1, 1)] {
         assert_eq!(check_step(Arc::new(waves()), sines.clone(), meta_batch), at_once);
     }
     // Running statistics, classes and images.
