@@ -26,14 +26,14 @@ pub(crate) fn product<T: Real>(isa: Isa, dims: &MatMulDims, a: &[T], b: &[T], ou
     let MatMulDims { batch, m, n, k, ta, tb, .. } = *dims;
     if k == 1 {
         turned(ta, a, [batch, m], Slot::Weights, |x| {
-            turned(tb, b, [n, batch], Slot::Spare, |y| dispatch_on(isa, Outer { batch, cols: n, x, y, out }));
+            turned(tb, b, [n, batch], Slot::Spare, |y| dispatch_on(isa, Outer { cols: n, x, y, out }));
         });
     } else if n > 1 {
-        turned(!ta, a, [batch, k], Slot::Weights, |x| dispatch_on(isa, ColumnSums { batch, cols: n, x, y: b, out }));
+        turned(!ta, a, [batch, k], Slot::Weights, |x| dispatch_on(isa, ColumnSums { cols: n, x, y: b, out }));
     } else if ta {
         turned(tb, b, [batch, k], Slot::Weights, |x| {
             scratch::with(Slot::Spare, batch * m, |sums| {
-                dispatch_on(isa, ColumnSums { batch, cols: m, x, y: a, out: sums });
+                dispatch_on(isa, ColumnSums { cols: m, x, y: a, out: sums });
                 transpose(sums, batch, m, out);
             });
         });
@@ -55,7 +55,6 @@ fn turned<T: Real>(is_turned: bool, x: &[T], [rows, cols]: [usize; 2], slot: Slo
 
 /// `out[i, b, j] = x[i, b] y[b, j]`.
 struct Outer<'a, T> {
-    batch: usize,
     cols: usize,
     x: &'a [T],
     y: &'a [T],
@@ -67,7 +66,8 @@ impl<T: Real> Kernel for Outer<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { batch, cols, x, y, out } = self;
+        let Self { cols, x, y, out } = self;
+        let batch = y.len() / cols;
         let (lanes, zero) = (T::lanes::<S>(), T::splat(simd, T::ZERO));
         let whole = cols - cols % lanes;
         let rest = Mask::first(simd, cols % lanes);
@@ -90,7 +90,6 @@ impl<T: Real> Kernel for Outer<'_, T> {
 
 /// `out[b, j] = sum over i of x[i, b] y[i, b, j]`, in ascending order.
 struct ColumnSums<'a, T> {
-    batch: usize,
     cols: usize,
     x: &'a [T],
     y: &'a [T],
@@ -102,11 +101,12 @@ impl<T: Real> Kernel for ColumnSums<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { batch, cols, x, y, out } = self;
+        let Self { cols, x, y, out } = self;
+        let batch = out.len() / cols;
         let lanes = T::lanes::<S>();
         let whole = cols - cols % lanes;
         let rest = Mask::first(simd, cols % lanes);
-        assert_eq!([x.len() * cols, out.len()], [y.len(), batch * cols]);
+        assert_eq!(x.len() * cols, y.len());
         for (b, out) in out.chunks_exact_mut(cols).enumerate() {
             for j in (0..cols).step_by(lanes) {
                 let mut sum = T::splat(simd, T::ZERO);

@@ -46,7 +46,8 @@ fn finished(graph: &Graph, at: usize, i: usize) -> Option<(usize, Eqn)> {
                     _ if b == now => a,
                     _ => return None,
                 };
-                let (other, [row, batch]) = base(graph, eqn, other, &dims).filter(|_| other != now)?;
+                // The bare product is never there.
+                let (other, [row, batch]) = base(graph, eqn, other, &dims).filter(|_| other != Place::Input(i))?;
                 ending.base = Some(Base { minus: op == Binary::Sub, row, batch });
                 ins.push(other);
             }
@@ -94,15 +95,14 @@ fn base(graph: &Graph, eqn: &Eqn, place: Place, dims: &MatMulDims) -> Option<(Us
         (_, Place::Input(i)) => eqn.ins[i],
         _ => return None,
     };
+    if let Origin::OnDemand(_) = graph.values[x.val].1 {
+        // It is nowhere in memory.
+        return None;
+    }
     let len = x.aval.shape.elements();
     let [row, next] = match &eqn.op {
-        _ if len == all => {
-            if interleaved {
-                [batch * n, n]
-            } else {
-                [n, m * n]
-            }
-        }
+        _ if len == all && interleaved => [batch * n, n],
+        _ if len == all => [n, m * n],
         // So many numbers again and again.
         Op::Fused { .. } if len == n => [0, 0],
         Op::Fused { .. } if interleaved && len == batch * n => [0, n],
@@ -203,6 +203,15 @@ mod tests {
         check(&[&[1, 7], &[7, 40], &[10, 40]], &[PLAIN, "Add"], |x| vec![x[0].matmul(x[1]) + x[2]]);
         check(&shapes, &[PLAIN, "Sub"], |x| vec![x[0].matmul(x[1]) - x[2]]);
         check(&shapes, &[PLAIN, "Fused[2]"], |x| vec![x[0].matmul(x[1]).relu() + x[2]]);
+        // It is added to what is made of it.
+        check(&shapes, &[PLAIN, "Add"], |x| {
+            let y = x[0].matmul(x[1]);
+            vec![y + y]
+        });
+        check(&shapes, &[PLAIN, "Fused[2]"], |x| {
+            let y = x[0].matmul(x[1]);
+            vec![y * 0.5 + y]
+        });
         check(&shapes, &[PLAIN, "Fused[2]"], |x| vec![(x[0].matmul(x[1]) + x[2]) * 0.5]);
         // One number for all.
         check(&[&[10, 7], &[7, 40], &[1]], &[PLAIN, "Add"], |x| vec![x[0].matmul(x[1]) + x[2]]);
