@@ -227,6 +227,14 @@ fn finished_products_have_the_bits_of_the_steps() {
 }
 
 #[test]
+#[should_panic(expected = "9 numbers to add to, not 10")]
+fn too_few_numbers_to_add_to_are_refused() {
+    let base = Base { data: &[0.0; 9], minus: false, row: 5, batch: 0 };
+    let finish = Finish { affine: None, base: Some(base), relu: false };
+    matmul_finished(Par::Seq, &MatMulDims::new(2, 5, 3), &[0.0_f32; 6], &[0.0; 15], &finish, &mut [0.0; 10]);
+}
+
+#[test]
 fn large_products_are_packed_and_split() {
     for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
         check(&MatMulDims { ta, tb, ..MatMulDims::new(200, 195, 300) });
