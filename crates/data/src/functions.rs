@@ -58,7 +58,8 @@ impl Sinusoids {
         let (amplitude, phase) = (between(self.amplitude), between(self.phase));
         let mut points = |n: usize| {
             let x = Tensor::from_fn([n, 1], |_| between(self.x));
-            let y = Tensor::from_fn([n, 1], |i| amplitude * (x.f32s()[i] - phase).sin());
+            let xs = x.f32s();
+            let y = Tensor::from_fn([n, 1], |i| amplitude * (xs[i] - phase).sin());
             (x, y)
         };
         let (support_x, support_y) = points(self.shots);

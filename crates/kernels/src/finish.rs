@@ -7,19 +7,19 @@ use crate::microkernel::Mask;
 use crate::par::{Par, SendPtr, for_each_range};
 use crate::simd::{Isa, Kernel, Simd, dispatch_on};
 
-/// Steps in this order, each with the bits of the elementwise kernel of that name.
+/// Steps in this order, each with the bits of the elementwise kernel of that name, but for which NaN it is where two meet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Finish<'a, T> {
     /// `scale * x + shift` of scale and shift.
     pub affine: Option<[T; 2]>,
     /// What is added, or subtracted from.
     pub base: Option<Base<'a, T>>,
-    /// `max(x, 0)`.
+    /// `if x <= 0 { 0 } else { x }`.
     pub relu: bool,
 }
 
 /// What each element is added to, or subtracted from.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Base<'a, T> {
     /// The numbers of a row lie side by side.
     pub data: &'a [T],
@@ -29,6 +29,13 @@ pub struct Base<'a, T> {
     pub row: usize,
     /// And from one product of the batch to the next.
     pub batch: usize,
+}
+
+impl<T> std::fmt::Debug for Base<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Base { data, minus, row, batch } = self;
+        write!(f, "Base {{ {} numbers, minus: {minus}, row: {row}, batch: {batch} }}", data.len())
+    }
 }
 
 /// Elements that a thread takes at a time, at least.
@@ -41,25 +48,44 @@ impl<T: Real> Finish<'_, T> {
     pub(crate) fn check(&self, dims: &MatMulDims) {
         let MatMulDims { batch, m, n, .. } = *dims;
         let Some(base) = self.base.filter(|_| batch * m * n > 0) else { return };
-        let len = (m - 1) * base.row + (batch - 1) * base.batch + n;
-        assert!(base.data.len() >= len, "matmul: {} numbers to add to, not {len}, for {dims:?}", base.data.len());
+        let last = |count: usize, step: usize| (count - 1).checked_mul(step);
+        let len = last(m, base.row).zip(last(batch, base.batch)).and_then(|(a, b)| a.checked_add(b)?.checked_add(n));
+        let given = base.data.len();
+        assert!(len.is_some_and(|len| len <= given), "matmul: {given} numbers to add to, for {base:?} and {dims:?}");
     }
 
-    /// Finishes all products of a batch.
+    /// Finishes all products of a batch, as the rows of one if what they are added to is evenly spaced.
     pub(crate) fn all(&self, isa: Isa, par: Par, dims: &MatMulDims, out: &mut [T]) {
+        if out.is_empty() {
+            return;
+        }
         let MatMulDims { batch, m, n, interleaved, .. } = *dims;
-        let (len, out) = (out.len(), SendPtr::new(out));
-        let own = if interleaved { [batch * n, n] } else { [n, m * n] };
-        if self.base.is_none_or(|base| [base.row, base.batch] == own) {
-            // Each element has a number of its own.
-            for_each_range(par, len, GRAIN, |first, last| {
+        let len = out.len();
+        let (cols, step) = match self.base {
+            // Each element has a number of its own, or none.
+            None => (len, 0),
+            Some(base) if interleaved && base.batch == n => (batch * n, base.row),
+            Some(base) if interleaved && base.row == batch * base.batch => (n, base.batch),
+            Some(base) if !interleaved && (batch == 1 || base.batch == m * base.row) => (n, base.row),
+            Some(_) => {
+                let out = SendPtr::new(out);
+                // SAFETY: out is borrowed mutably.
+                return (0..batch).for_each(|i| unsafe { self.product(isa, par, dims, i, out) });
+            }
+        };
+        // Rows that follow each other on either side are one.
+        let (cols, rows) = if step == cols { (len, 1) } else { (cols, len / cols) };
+        let out = SendPtr::new(out);
+        if rows == 1 {
+            return for_each_range(par, len, GRAIN, |first, last| {
                 let all = Rows { finish: self, base: first, rows: 1, cols: last - first, out: out.add(first), row: 0 };
                 dispatch_on(isa, all);
             });
-        } else {
-            // SAFETY: out is borrowed mutably.
-            (0..batch).for_each(|i| unsafe { self.product(isa, par, dims, i, out) });
         }
+        for_each_range(par, rows, GRAIN.div_ceil(cols), |first, last| {
+            let (base, out) = (first * step, out.add(first * cols));
+            dispatch_on(isa, Rows { finish: self, base, rows: last - first, cols, out, row: cols });
+        });
     }
 
     /// Finishes product `i`; `out` has the results of the batch.
@@ -71,7 +97,7 @@ impl<T: Real> Finish<'_, T> {
         let &MatMulDims { batch, m, n, interleaved, .. } = dims;
         let (at, row) = if interleaved { (i * n, batch * n) } else { (i * m * n, n) };
         let [step, next] = self.base.map_or([0; 2], |base| [base.row, base.batch]);
-        for_each_range(par, m, GRAIN.div_ceil(n.max(1)), |first, last| {
+        for_each_range(par, m, GRAIN.div_ceil(n), |first, last| {
             let (base, out) = (i * next + first * step, out.add(at + first * row));
             dispatch_on(isa, Rows { finish: self, base, rows: last - first, cols: n, out, row });
         });

@@ -75,7 +75,7 @@ pub(crate) fn matmul<T: Real>(par: Par, dims: &MatMulDims, a: &[T], b: &[T], out
     product(kernels(), par, dims, a, b, None, out);
 }
 
-/// [`matmul`], each product of whose result is finished while it is in the cache.
+/// [`matmul`], whose result is then finished: each product of a batch while it is in the cache.
 ///
 /// # Panics
 /// As [`matmul`], and if there are too few numbers to add to.
@@ -126,7 +126,7 @@ fn product<T: Real>(
         unsafe {
             single(kernels, inner, dims, i, [a, b], result);
             if let Some(finish) = finish {
-                finish.product(kernels.isa, Par::Seq, dims, i, result);
+                finish.product(kernels.isa, inner, dims, i, result);
             }
         }
     };

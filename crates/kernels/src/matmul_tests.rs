@@ -153,71 +153,77 @@ fn how_many_columns_there_are_changes_no_bit() {
     }
 }
 
-/// In tiles or after them, by every way that a product is computed.
+/// By every way that a product is computed.
 #[test]
 fn finished_products_have_the_bits_of_the_steps() {
+    #[cfg(target_arch = "x86_64")]
+    type Fused = pulp::x86::V3;
+    #[cfg(not(target_arch = "x86_64"))]
+    type Fused = pulp::Scalar128b;
     fn check<T: Real>(isa: Isa, d: &MatMulDims) {
         let to = |v: Vec<f64>| v.iter().map(|&v| T::from_f64(v / 3.0)).collect::<Vec<T>>();
         let MatMulDims { batch, m, n, k, .. } = *d;
         let a = to(noise(if d.a_shared { 1 } else { batch } * m * k, 1));
         let b = to(noise(if d.b_shared { 1 } else { batch } * k * n, 2));
-        let data = to(noise(batch * m * n, 3));
-        let run = |finish: Option<&Finish<'_, T>>| {
+        let mut data = to(noise(batch * m * n, 3));
+        let odd = [f64::NAN, -0.0, f64::INFINITY, f64::NEG_INFINITY].map(T::from_f64);
+        data.iter_mut().step_by(3).zip(odd).for_each(|(x, odd)| *x = odd);
+        let run = |par, finish: Option<&Finish<'_, T>>| {
             let mut out = vec![T::from_f64(f64::NAN); batch * m * n];
-            product(kernels_of::<T>(isa), Par::Seq, d, &a, &b, finish, &mut out);
+            product(kernels_of::<T>(isa), par, d, &a, &b, finish, &mut out);
             out
         };
-        let bare = run(None);
-        let [scale, shift] = [T::from_f64(-0.01), T::ZERO];
-        // A bias, one of each product's own, a matrix that they share, and numbers of each element's own.
+        let bare = run(Par::Seq, None);
+        let [scale, shift] = [-0.01, 0.3].map(T::from_f64);
+        let affine = |x: T| match isa {
+            Isa::Portable => scale.fma::<pulp::Scalar128b>(x, shift),
+            Isa::Avx2 | Isa::Avx512 => scale.fma::<Fused>(x, shift),
+        };
+        // Nothing, a bias, one of each product's own, a matrix that they share, and numbers of each element's own.
         let own = if d.interleaved { [batch * n, n] } else { [n, m * n] };
-        for [row, next] in [[0, 0], [0, n], [n, 0], own] {
-            for (affine, minus, relu) in [(None, false, true), (Some([scale, shift]), true, false), (None, true, true)]
-            {
-                let base = Base { data: &data, minus, row, batch: next };
-                let finish = Finish { affine, base: Some(base), relu };
-                let want = |(at, &x): (usize, &T)| {
-                    let (line, col) = (at / n, at % n);
-                    let (i, r) = if d.interleaved { (line % batch, line / batch) } else { (line / m, line % m) };
-                    let x = match affine {
-                        // What the portable kernels round twice, the others do once.
-                        Some([scale, shift]) if isa == Isa::Portable => scale * x + shift,
-                        Some([scale, shift]) if T::IS_F32 => {
-                            T::from_f64((scale.to_f64() * x.to_f64()) + shift.to_f64())
-                        }
-                        Some([scale, shift]) => T::from_f64(scale.to_f64().mul_add(x.to_f64(), shift.to_f64())),
-                        None => x,
-                    };
-                    let base = data[i * next + r * row + col];
-                    let x = if minus { base - x } else { base + x };
-                    if relu && x <= T::ZERO { T::ZERO } else { x }
+        let strides = [None, Some([0, 0]), Some([0, n]), Some([n, 0]), Some(own)];
+        let endings = (0..8).map(|i| [i & 1, i & 2, i & 4].map(|flag| flag > 0));
+        for (stride, [is_affine, minus, relu]) in strides.iter().flat_map(|s| endings.clone().map(move |e| (s, e))) {
+            let base = stride.map(|[row, batch]| Base { data: &data, minus, row, batch });
+            let finish = Finish { affine: is_affine.then_some([scale, shift]), base, relu };
+            let want = |(at, &x): (usize, &T)| {
+                let (line, col) = (at / n, at % n);
+                let (i, r) = if d.interleaved { (line % batch, line / batch) } else { (line / m, line % m) };
+                let x = if is_affine { affine(x) } else { x };
+                let x = match base.map(|base| base.data[i * base.batch + r * base.row + col]) {
+                    Some(base) if minus => base - x,
+                    Some(base) => base + x,
+                    None => x,
                 };
-                let want: Vec<T> = bare.iter().enumerate().map(want).collect();
-                let got = run(Some(&finish));
-                assert!(
-                    bytemuck::cast_slice::<T, u8>(&got) == bytemuck::cast_slice::<T, u8>(&want),
-                    "{d:?}, {row} {next}, {isa:?}"
-                );
+                if relu && x <= T::ZERO { T::ZERO } else { x }
+            };
+            let want: Vec<T> = bare.iter().enumerate().map(want).collect();
+            let bytes = |x: &[T]| bytemuck::cast_slice::<T, u8>(x).to_vec();
+            assert!(bytes(&run(Par::Seq, Some(&finish))) == bytes(&want), "{d:?}, {finish:?}, {isa:?}");
+            if want.len() > 1 << 16 {
+                let shared = pool(3).install(|| run(Par::Rayon, Some(&finish)));
+                assert!(bytes(&shared) == bytes(&want), "{d:?}, {finish:?}, {isa:?} on three threads");
             }
         }
-        let relu = run(Some(&Finish { affine: None, base: None, relu: true }));
-        assert!(relu.iter().zip(&bare).all(|(&y, &x)| y == if x <= T::ZERO { T::ZERO } else { x }), "{d:?}, {isa:?}");
     }
     let mut all = Vec::new();
-    for [m, n, k] in
-        [[10, 40, 40], [7, 37, 9], [10, 40, 1], [10, 1, 40], [1, 40, 10], [3, 5, 8], [13, 24, 3], [2, 9, 0]]
-    {
+    let sizes = [[10, 40, 40], [7, 37, 9], [10, 40, 1], [10, 1, 40], [1, 40, 10], [3, 5, 8], [13, 24, 3]];
+    for [m, n, k] in sizes.into_iter().chain([[2, 9, 0], [2, 0, 9], [0, 2, 9]]) {
         for (ta, tb) in [(false, false), (true, false), (false, true)] {
             for interleaved in [false, true] {
-                all.push(MatMulDims { batch: 3, ta, tb, interleaved, ..MatMulDims::new(m, n, k) });
-                all.push(MatMulDims { batch: 3, ta, tb, interleaved, b_shared: true, ..MatMulDims::new(m, n, k) });
+                let d = MatMulDims { batch: 3, ta, tb, interleaved, ..MatMulDims::new(m, n, k) };
+                all.extend([d, MatMulDims { b_shared: true, ..d }, MatMulDims { a_shared: true, ..d }]);
             }
         }
     }
     all.push(MatMulDims { batch: 2, a_shared: true, b_shared: true, ..MatMulDims::new(5, 6, 7) });
-    // From panels, and in two sweeps.
+    all.push(MatMulDims { batch: 0, ..MatMulDims::new(5, 6, 7) });
+    // From panels, in two sweeps, and of more elements than a thread takes.
     all.push(MatMulDims::new(200, 195, 300));
     all.push(MatMulDims::new(60, 72, 2100));
+    all.push(MatMulDims::new(700, 130, 3));
+    all.push(MatMulDims { batch: 1, ta: true, ..MatMulDims::new(700, 130, 3) });
+    all.push(MatMulDims { batch: 2, interleaved: true, ta: true, ..MatMulDims::new(700, 130, 3) });
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         for d in &all {
             check::<f32>(isa, d);
@@ -227,11 +233,19 @@ fn finished_products_have_the_bits_of_the_steps() {
 }
 
 #[test]
-#[should_panic(expected = "9 numbers to add to, not 10")]
+#[should_panic(expected = "9 numbers to add to")]
 fn too_few_numbers_to_add_to_are_refused() {
     let base = Base { data: &[0.0; 9], minus: false, row: 5, batch: 0 };
     let finish = Finish { affine: None, base: Some(base), relu: false };
     matmul_finished(Par::Seq, &MatMulDims::new(2, 5, 3), &[0.0_f32; 6], &[0.0; 15], &finish, &mut [0.0; 10]);
+}
+
+#[test]
+#[should_panic(expected = "40 numbers to add to")]
+fn a_distance_that_wraps_is_refused() {
+    let base = Base { data: &[0.0; 40], minus: false, row: 1 << 60, batch: 0 };
+    let finish = Finish { affine: None, base: Some(base), relu: false };
+    matmul_finished(Par::Seq, &MatMulDims::new(17, 5, 1), &[0.0_f32; 17], &[0.0; 5], &finish, &mut [0.0; 85]);
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub(crate) struct Segment {
     pub(crate) len: usize,
 }
 
-/// A tile of a product, at most [`ROWS`] x [`Kernels::wide`] columns.
+/// A tile of a product, at most [`ROWS`] x [`Kernels::wide`] columns, but for flat ones.
 pub(crate) struct Tile<'a, T> {
     /// Each row of A at offset 0.
     pub(crate) a: [*const T; ROWS],
@@ -115,7 +115,7 @@ pub(crate) struct Kernels<T: 'static> {
     pub(crate) isa: Isa,
     /// Elements of a register.
     pub(crate) lanes: usize,
-    /// Columns of the widest tile.
+    /// Columns of the widest tile that is not flat.
     pub(crate) wide: usize,
     /// For each number of rows and of registers: with the last register in part, as a whole, and as half of one.
     tile: [[[TileFn<T>; 3]; WIDE]; ROWS],
@@ -153,7 +153,7 @@ impl<T: Real> Kernels<T> {
         self.tile[rows - 1][registers][last]
     }
 
-    /// Columns of the next strip, of `left`: as many as the widest tile has, or a few more if that spares a narrow strip.
+    /// Columns of the next strip, of `left`: as many as the widest tile has, or all if that is a flat tile.
     #[inline]
     pub(crate) fn width(&self, left: usize) -> usize {
         let is_flat = self.flat.is_some() && left.div_ceil(self.lanes) == FLAT;

@@ -44,7 +44,8 @@ impl Groups {
         let mut pools = vec![(1, single)];
         // A power of two of groups of nearly one size, two at least, for the threads.
         let mut count = meta_batch.div_ceil(LARGEST).next_power_of_two().max(2);
-        while count < meta_batch && flops < SMALL * alone as u64 {
+        let is_small = flops < SMALL * alone as u64;
+        while count < meta_batch && is_small {
             let ranges = split(meta_batch, count);
             let several = of(ranges[0].len());
             let program = several.program();

@@ -220,6 +220,13 @@ fn small_tasks_are_played_at_once_and_each_by_itself() {
 }
 
 #[test]
+fn groups_are_halved_until_they_fit_the_cache() {
+    let sines = Arc::new(Sinusoids::new(10, 10, 0, Split::Train));
+    let at_once = |steps| trainer(Maml { steps, ..waves() }, sines.clone(), TrainConfig::new(25, 1e-3)).profile().0;
+    assert_eq!([1, 20].map(at_once), [13, 7]);
+}
+
+#[test]
 fn each_task_of_a_group_has_a_key_of_its_own() {
     let sines = Arc::new(Sinusoids::new(10, 10, 0, Split::Train));
     let at_rest = |meta_batch: usize| {

@@ -1,6 +1,6 @@
 //! Lets a product finish its own sums, if nothing else reads them: bias and activation of a layer, or a step of gradient descent.
 //!
-//! A sum is in a register when it is whole; to write it, and to read it in a pass, takes longer than a small product.
+//! A small product is in the first-level cache when it is whole, and a pass of its own takes longer to begin than to run.
 
 use metaforge_kernels::MatMulDims;
 use metaforge_kernels::fused::{Place, Step, StepOp};
@@ -19,10 +19,13 @@ pub(super) fn finish(mut graph: Graph) -> Graph {
         let is_alone = |x: &Use| uses.get(&x.val) == Some(&1);
         let alone: SmallVec<[usize; 4]> =
             (0..graph.eqns[at].ins.len()).filter(|&i| is_alone(&graph.eqns[at].ins[i])).collect();
-        if let Some((product, eqn)) = alone.into_iter().find_map(|i| finished(&graph, at, i)) {
-            graph.eqns[at] = eqn;
-            gone[product] = true;
-        }
+        let Some((product, eqn)) = alone.into_iter().find_map(|i| finished(&graph, at, i)) else { continue };
+        // Where the product is, whose operands are alive there, if what it is added to is there by then.
+        let is_there = |x: &Use| !matches!(graph.values[x.val].1, Origin::Eqn(of) if of >= product);
+        let (here, other) = if eqn.ins.iter().all(is_there) { (product, at) } else { (at, product) };
+        eqn.outs.iter().for_each(|&out| graph.values[out].1 = Origin::Eqn(here));
+        graph.eqns[here] = eqn;
+        gone[other] = true;
     }
     graph.without(gone)
 }
@@ -36,7 +39,7 @@ fn finished(graph: &Graph, at: usize, i: usize) -> Option<(usize, Eqn)> {
     let mut now = is_whole.then_some(Place::Input(i))?;
     for step in &steps(eqn)? {
         match (step.op, &step.args[..]) {
-            (StepOp::Unary(Unary::Affine { scale, shift }), &[x]) if x == now && ending == Ending::default() => {
+            (StepOp::Unary(Unary::Affine { scale, shift }), &[x]) if x == now && ending.is_nothing() => {
                 ending.affine = Some([scale, shift]);
             }
             (StepOp::Unary(Unary::Relu), &[x]) if x == now && !ending.relu => ending.relu = true,
@@ -215,6 +218,38 @@ mod tests {
         check(&shapes, &[PLAIN, "Fused[2]"], |x| vec![(x[0].matmul(x[1]) + x[2]) * 0.5]);
         // One number for all.
         check(&[&[10, 7], &[7, 40], &[1]], &[PLAIN, "Add"], |x| vec![x[0].matmul(x[1]) + x[2]]);
+    }
+
+    #[test]
+    fn a_product_of_nothing_is_what_it_is_added_to() {
+        for shapes in [[&[0, 7][..], &[7, 40], &[40]], [&[10, 0], &[0, 40], &[40]], [&[10, 7], &[7, 0], &[0]]] {
+            check(&shapes, &[&format!("{PLAIN}, Affine, Sub")], |x| vec![x[2] - x[0].matmul(x[1]) * 0.1]);
+        }
+    }
+
+    #[test]
+    fn a_step_is_taken_where_its_gradient_is() {
+        // The layers' weight gradients come one after the other, the steps after all of them.
+        let avals = [&[10, 20][..], &[20, 20], &[20, 20], &[20, 20]].map(|shape| Aval::new(shape, DType::F32));
+        let program = Program::trace(&avals, |_, x| {
+            let y = x[1..].iter().fold(x[0], |y, &w| y.matmul(w).sin());
+            x[1..].iter().zip(grad(y.square().sum(), &x[1..])).map(|(&w, g)| w - 0.1 * g).collect()
+        });
+        let at = |what: &str| {
+            let is_it = |op: String| op.starts_with(what);
+            program
+                .instrs
+                .iter()
+                .map(|instr| instr.op.to_string())
+                .enumerate()
+                .filter(|(_, op)| is_it(op.clone()))
+                .map(|(i, _)| i)
+                .collect::<Vec<_>>()
+        };
+        let (steps, cotangents) =
+            (at("MatMul { ta: true, tb: false }, Affine, Sub"), at("MatMul { ta: false, tb: true }"));
+        assert_eq!([steps.len(), cotangents.len()], [3, 2], "{program}");
+        assert!(steps[0] < cotangents[1], "{program}");
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(super) enum Op {
     Coefficients {
         rows: usize,
     },
-    /// A product whose sums are finished before they are written. Its operands are those of the product, and what they are added to if they are.
+    /// A product that is finished while it is in the cache. Its operands are those of the product, and what they are added to if they are.
     Product {
         dims: Box<MatMulDims>,
         ending: Ending,
@@ -93,6 +93,12 @@ pub(super) struct Ending {
     pub(super) affine: Option<[f64; 2]>,
     pub(super) base: Option<Base>,
     pub(super) relu: bool,
+}
+
+impl Ending {
+    pub(super) fn is_nothing(&self) -> bool {
+        self.affine.is_none() && self.base.is_none() && !self.relu
+    }
 }
 
 /// How the sums of a product are added to an operand, or subtracted from it.
