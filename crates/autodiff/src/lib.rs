@@ -21,6 +21,7 @@ mod ops;
 mod prim;
 mod program;
 mod random;
+mod regroup;
 mod shape;
 mod tape;
 mod tensor;

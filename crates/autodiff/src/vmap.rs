@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use crate::aval::{MAX_RANK, Shape};
 use crate::ops::stack;
 use crate::prim::{Binary, Prim};
+use crate::regroup::regroup;
 use crate::tape::{Node, Source, Tape, Var};
 
 /// An argument of [`vmap`].
@@ -94,7 +95,7 @@ where
     assert!(fits, "vmap: mapped arguments of {counts:?} entries");
 
     let inner = Tape::tracing();
-    let results: Vec<_> = {
+    let mut results: Vec<_> = {
         let inputs: Vec<Var<'_>> = args
             .iter()
             .enumerate()
@@ -112,8 +113,9 @@ where
         assert!(ys.iter().all(|y| std::ptr::eq(y.tape, &inner)), "vmap: a result of another tape");
         ys.iter().map(|y| y.id as usize).collect()
     };
-    let regions = inner.checkpoints.take();
-    let nodes = inner.into_nodes();
+    let mut regions = inner.checkpoints.take();
+    let is_mapped = |input: usize| matches!(args[input], Arg::Each(_));
+    let nodes = regroup(&inner.into_nodes(), is_mapped, &mut results, &mut regions);
     let items = record(tape, args, &nodes, &results, entries, &regions);
     let mapped =
         |&y: &usize| Mapped { item: items[y].expect("a result was recorded"), shape: nodes[y].aval.shape, entries };

@@ -262,6 +262,74 @@ fn terms_of_a_sum_are_summed_alike_however_they_come() {
     }
 }
 
+/// A step of gradient descent of a network with a layer of 16 by 16, computed again in a sweep or not, and the loss on other points: the layer's
+/// adapted weights, the loss, and its gradient.
+fn adapted<'t>(tape: &'t Tape, v: &[Var<'t>], support: usize, again: bool) -> Vec<Var<'t>> {
+    let w = &v[..3];
+    let loss = |w: &[Var<'t>], start: usize, count: usize| {
+        let [x, y] = [v[3], v[4]].map(|all| all.slice(0, start, count));
+        (x.matmul(w[0]).tanh().matmul(w[1]).tanh().matmul(w[2]) - y).square().mean()
+    };
+    let step = || -> Vec<Var<'t>> {
+        let g = grad(loss(w, 0, support), w);
+        w.iter().zip(g).map(|(&w, g)| w - 0.1 * g).collect()
+    };
+    let fast = if again { tape.checkpoint(step) } else { step() };
+    let loss = loss(&fast, support, v[3].shape()[0] - support);
+    [vec![fast[1], loss], grad(loss, w)].concat()
+}
+
+#[test]
+fn a_step_on_few_points_is_never_there_as_a_matrix() {
+    // Support and query points, and whether the layer's weights of each entry are there.
+    for (support, query, is_there) in [(2, 3, false), (3, 2, false), (4, 4, false), (20, 3, false), (3, 20, true)] {
+        let points = support + query;
+        let shapes: [&[usize]; 5] = [&[2, 16], &[16, 16], &[16, 1], &[ENTRIES, points, 2], &[ENTRIES, points, 1]];
+        let key = Key::new(points as u64);
+        let numbers: Vec<Tensor> =
+            (0..5).map(|i| key.fold(i as u64).normal(shapes[i], 0.0, 0.5).to_dtype(DType::F64)).collect();
+        let (inputs, avals): (Vec<&Tensor>, Vec<Aval>) = numbers.iter().map(|t| (t, t.aval())).unzip();
+        fn bound<'t>(v: &[Var<'t>]) -> Vec<Arg<'t>> {
+            v.iter().enumerate().map(|(i, &x)| if i < 3 { Arg::Shared(x) } else { Arg::Each(x) }).collect()
+        }
+        let of_all = |first: usize, again: bool| {
+            Program::trace(&avals, |_, v| {
+                let results = vmap(&bound(v), |tape, v| adapted(tape, v, support, again)[first..].to_vec());
+                results.iter().map(Mapped::sum).collect()
+            })
+        };
+        let tape = Tape::eager();
+        let v: Vec<Var<'_>> = numbers.iter().map(|t| tape.var(t)).collect();
+        let alone = (0..ENTRIES).map(|i| {
+            let own = [v[3], v[4]].map(|all| all.slice(0, i, 1).reshape(&all.shape()[1..]));
+            adapted(&tape, &[&v[..3], &own].concat(), support, false)
+        });
+        let want = alone.reduce(|a, b| a.iter().zip(&b).map(|(&a, &b)| a + b).collect()).expect("entries");
+        let what = format!("{support} and {query} points");
+        // With the weights among the results, and without.
+        for first in [0, 1] {
+            let program = of_all(first, false);
+            let got = program.call(&inputs);
+            for (got, want) in got.iter().zip(&want[first..]) {
+                near(&got.reshape([&[1], got.shape()].concat()), &[want.value()], &what);
+            }
+            assert_eq!(program.to_string().contains("f64[16, 3, 16]"), first == 0 || is_there, "{what}: {program}");
+            assert_eq!(of_all(first, true).call(&inputs), got, "{what}, the step computed again");
+        }
+        // A gradient from outside, through a region that was moved.
+        for again in [false, true] {
+            let through = Program::trace(&avals, |_, v| {
+                let loss =
+                    vmap(&bound(v), |tape, v| vec![tape.checkpoint(|| adapted(tape, v, support, again)[1])])[0].sum();
+                grad(loss, &v[..3])
+            });
+            for (got, want) in through.call(&inputs).iter().zip(&want[2..]) {
+                near(&got.reshape([&[1], got.shape()].concat()), &[want.value()], &format!("{what}, from outside"));
+            }
+        }
+    }
+}
+
 #[test]
 fn maps_nest() {
     // Every x times every y.
