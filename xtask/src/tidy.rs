@@ -58,7 +58,10 @@ pub(crate) fn run(args: &[String]) -> Outcome {
         }
     }
     match found.len() {
-        0 => Ok(()),
+        0 => {
+            println!("{} files, no invariant is broken", files.len());
+            Ok(())
+        }
         n => Err(format!("{n} places where an invariant does not hold")),
     }
 }

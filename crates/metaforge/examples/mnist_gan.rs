@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let draw = |which: u64| key.fold(2).fold(step).fold(which).normal([BATCH, seed::NOISE], 0.0, 1.0);
         let d_loss = discriminator_player.play(&d_move, &generator_player, &[batches.batch(step).x, draw(0)]);
         let g_loss = generator_player.play(&g_move, &discriminator_player, &[draw(1)]);
-        if step % 500 == 0 || step + 1 == STEPS {
+        if step % 100 == 0 || step + 1 == STEPS {
             println!("step {step:5}: discriminator {d_loss:.3}, generator {g_loss:.3}");
         }
     }

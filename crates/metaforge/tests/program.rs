@@ -345,7 +345,9 @@ fn missing_and_damaged_files_are_named() {
     let out = path("run");
     fails(&["eval", &path("nowhere")], &["nowhere"]);
     fails(&["train", "mnist-seed-gan", "--out", &out], &["--data", "METAFORGE_DATA"]);
-    fails(&["train", "mnist-seed-gan", "--out", &out, "--data", &path("nowhere")], &["nowhere"]);
+    for recipe in ["mnist-seed-gan", "sinusoid-maml"] {
+        fails(&["train", recipe, "--out", &out, "--data", &path("nowhere")], &["nowhere"]);
+    }
 
     // A truncated idx file.
     fs::create_dir(root.join("mnist")).unwrap();

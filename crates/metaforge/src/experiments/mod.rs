@@ -8,6 +8,7 @@ mod sinusoid;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use metaforge_data::data_dir;
 use metaforge_meta::Tasks;
 use metaforge_nn::{Adam, Optimizer, Schedule, Sgd};
 
@@ -18,8 +19,12 @@ use crate::recipe::{self, Kind, OptimizerName, Recipe};
 /// The experiment of a recipe, before its first step; `data` is the `--data` of the command line.
 ///
 /// # Errors
-/// If the data cannot be read, or the recipe names something that there is not.
+/// If the data cannot be read, or the recipe names something that there is not. A folder that is not there is an error even if the recipe needs no
+/// data: whoever names it expects it to be read.
 pub fn build(recipe: &Recipe, data: Option<&Path>) -> Result<Box<dyn Experiment>> {
+    if data.is_some_and(|dir| !dir.as_os_str().is_empty()) {
+        data_dir(data)?;
+    }
     Ok(match &recipe.kind {
         Kind::Proto(kind) => Box::new(episodes::proto(kind, recipe.seed, data)?),
         Kind::Maml(kind) => Box::new(episodes::maml(kind, recipe.seed, data)?),
