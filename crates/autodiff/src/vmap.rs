@@ -56,6 +56,7 @@ impl<'t> Mapped<'t> {
 /// its own, and may take gradients; what it closes over from another tape cannot be used in it. Gradients flow through the results to the
 /// arguments, to any order.
 ///
+/// An entry's numbers are those of the entry alone but for rounding: sums and products are put together as is least work for all.
 /// Entries do not see each other; with a key that is shared they get the same random numbers. Some equations are recorded once for each entry:
 /// convolutions with weights of each entry's own, gradients of convolution weights that are taken inside, random numbers and
 /// [`Prim::Custom`].

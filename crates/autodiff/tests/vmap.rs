@@ -262,27 +262,45 @@ fn terms_of_a_sum_are_summed_alike_however_they_come() {
     }
 }
 
-/// A step of gradient descent of a network with a layer of 16 by 16, computed again in a sweep or not, and the loss on other points: the layer's
-/// adapted weights, the loss, and its gradient.
-fn adapted<'t>(tape: &'t Tape, v: &[Var<'t>], support: usize, again: bool) -> Vec<Var<'t>> {
+/// What a checkpoint holds of an adaptation.
+#[derive(Clone, Copy, Debug)]
+enum Again {
+    Nothing,
+    EachStep,
+    AllSteps,
+    Everything,
+}
+
+/// Steps of gradient descent of a network with a layer of 16 by 16, computed again in a sweep or not, and the loss on other points: the
+/// layer's adapted weights, the loss, and its gradient.
+fn adapted<'t>(tape: &'t Tape, v: &[Var<'t>], support: usize, steps: usize, again: Again) -> Vec<Var<'t>> {
     let w = &v[..3];
     let loss = |w: &[Var<'t>], start: usize, count: usize| {
         let [x, y] = [v[3], v[4]].map(|all| all.slice(0, start, count));
         (x.matmul(w[0]).tanh().matmul(w[1]).tanh().matmul(w[2]) - y).square().mean()
     };
-    let step = || -> Vec<Var<'t>> {
-        let g = grad(loss(w, 0, support), w);
-        w.iter().zip(g).map(|(&w, g)| w - 0.1 * g).collect()
+    let step = |w: Vec<Var<'t>>| -> Vec<Var<'t>> {
+        let next = || {
+            let g = grad(loss(&w, 0, support), &w);
+            w.iter().zip(g).map(|(&w, g)| w - 0.1 * g).collect()
+        };
+        if let Again::EachStep = again { tape.checkpoint(next) } else { next() }
     };
-    let fast = if again { tape.checkpoint(step) } else { step() };
-    let loss = loss(&fast, support, v[3].shape()[0] - support);
-    [vec![fast[1], loss], grad(loss, w)].concat()
+    let all = || (0..steps).fold(w.to_vec(), |w, _| step(w));
+    let both = || {
+        let fast = if let Again::AllSteps = again { tape.checkpoint(all) } else { all() };
+        [fast[1], loss(&fast, support, v[3].shape()[0] - support)]
+    };
+    let [fast, loss] = if let Again::Everything = again { tape.checkpoint(both) } else { both() };
+    [vec![fast, loss], grad(loss, w)].concat()
 }
 
 #[test]
 fn a_step_on_few_points_is_never_there_as_a_matrix() {
-    // Support and query points, and whether the layer's weights of each entry are there.
-    for (support, query, is_there) in [(2, 3, false), (3, 2, false), (4, 4, false), (20, 3, false), (3, 20, true)] {
+    // Support and query points, steps, and whether the layer's weights of each entry are there.
+    let cases =
+        [(2, 3, 1, false), (3, 2, 1, false), (4, 4, 1, false), (20, 3, 1, false), (3, 20, 1, true), (3, 3, 2, true)];
+    for (support, query, steps, is_there) in cases {
         let points = support + query;
         let shapes: [&[usize]; 5] = [&[2, 16], &[16, 16], &[16, 1], &[ENTRIES, points, 2], &[ENTRIES, points, 1]];
         let key = Key::new(points as u64);
@@ -292,9 +310,9 @@ fn a_step_on_few_points_is_never_there_as_a_matrix() {
         fn bound<'t>(v: &[Var<'t>]) -> Vec<Arg<'t>> {
             v.iter().enumerate().map(|(i, &x)| if i < 3 { Arg::Shared(x) } else { Arg::Each(x) }).collect()
         }
-        let of_all = |first: usize, again: bool| {
+        let of_all = |first: usize, again: Again| {
             Program::trace(&avals, |_, v| {
-                let results = vmap(&bound(v), |tape, v| adapted(tape, v, support, again)[first..].to_vec());
+                let results = vmap(&bound(v), |tape, v| adapted(tape, v, support, steps, again)[first..].to_vec());
                 results.iter().map(Mapped::sum).collect()
             })
         };
@@ -302,30 +320,75 @@ fn a_step_on_few_points_is_never_there_as_a_matrix() {
         let v: Vec<Var<'_>> = numbers.iter().map(|t| tape.var(t)).collect();
         let alone = (0..ENTRIES).map(|i| {
             let own = [v[3], v[4]].map(|all| all.slice(0, i, 1).reshape(&all.shape()[1..]));
-            adapted(&tape, &[&v[..3], &own].concat(), support, false)
+            adapted(&tape, &[&v[..3], &own].concat(), support, steps, Again::Nothing)
         });
         let want = alone.reduce(|a, b| a.iter().zip(&b).map(|(&a, &b)| a + b).collect()).expect("entries");
-        let what = format!("{support} and {query} points");
+        let what = format!("{support} and {query} points, {steps} steps");
         // With the weights among the results, and without.
         for first in [0, 1] {
-            let program = of_all(first, false);
+            let program = of_all(first, Again::Nothing);
             let got = program.call(&inputs);
             for (got, want) in got.iter().zip(&want[first..]) {
                 near(&got.reshape([&[1], got.shape()].concat()), &[want.value()], &what);
             }
             assert_eq!(program.to_string().contains("f64[16, 3, 16]"), first == 0 || is_there, "{what}: {program}");
-            assert_eq!(of_all(first, true).call(&inputs), got, "{what}, the step computed again");
+            for again in [Again::EachStep, Again::AllSteps, Again::Everything] {
+                assert_eq!(of_all(first, again).call(&inputs), got, "{what}, {again:?} computed again");
+            }
         }
-        // A gradient from outside, through a region that was moved.
-        for again in [false, true] {
-            let through = Program::trace(&avals, |_, v| {
-                let loss =
-                    vmap(&bound(v), |tape, v| vec![tape.checkpoint(|| adapted(tape, v, support, again)[1])])[0].sum();
-                grad(loss, &v[..3])
-            });
-            for (got, want) in through.call(&inputs).iter().zip(&want[2..]) {
+        // A gradient from outside, through a region that was moved or none.
+        let through = |region: bool| {
+            Program::trace(&avals, |_, v| {
+                let results = vmap(&bound(v), |tape, v| {
+                    let loss = || adapted(tape, v, support, steps, Again::Nothing)[1];
+                    vec![if region { tape.checkpoint(loss) } else { loss() }]
+                });
+                let total = results[0].sum();
+                [vec![total], grad(total, &v[..3])].concat()
+            })
+        };
+        let [plain, region] = [false, true].map(through);
+        assert!(region.flops() > plain.flops(), "{what}: {} operations, {}", region.flops(), plain.flops());
+        for got in [plain.call(&inputs), region.call(&inputs)] {
+            for (got, want) in got.iter().zip(&want[1..]) {
                 near(&got.reshape([&[1], got.shape()].concat()), &[want.value()], &format!("{what}, from outside"));
             }
+        }
+    }
+}
+
+#[test]
+fn products_of_products_are_regrouped_to_the_same_numbers() {
+    // Each way to put a product of two short factors and a shared matrix together, with its sides turned or not.
+    type Matrix = for<'t> fn(Var<'t>, Var<'t>) -> Var<'t>;
+    let ways: [Matrix; 6] =
+        [|s, p| s + p, |s, p| p + s, |s, p| s - p, |s, p| p - s, |_, p| -p, |s, p| (s - p * 0.5) * 3.0];
+    let rows = |turned: bool, rows: usize, cols: usize| if turned { [cols, rows] } else { [rows, cols] };
+    for (way, matrix) in ways.iter().enumerate() {
+        for turned in 0..16 {
+            let [tx, tw, ta, tb] = [0, 1, 2, 3].map(|i| turned >> i & 1 == 1);
+            // x is [3, 20] or [20, 3], the matrix [20, 24] or [24, 20], its factors have 2 terms.
+            let [m, n] = rows(tw, 20, 24);
+            let shapes = [rows(tx, 3, 20), rows(ta, m, 2), rows(tb, 2, n), [m, n]];
+            let value = |i: usize, entry: usize| {
+                Key::new(i as u64).fold(entry as u64).normal(shapes[i], 0.0, 1.0).to_dtype(DType::F64)
+            };
+            let tape = Tape::eager();
+            let shared = tape.constant(&value(3, 0));
+            let entries: Vec<Vec<Var<'_>>> =
+                (0..ENTRIES).map(|entry| (0..3).map(|i| tape.constant(&value(i, entry))).collect()).collect();
+            let alone: Vec<Tensor> = entries
+                .iter()
+                .map(|v| {
+                    let p = v[1].matmul_t(v[2], ta, tb);
+                    v[0].matmul_t(matrix(shared, p), tx, tw).value()
+                })
+                .collect();
+            let mut args: Vec<Arg<'_>> =
+                (0..3).map(|i| Arg::Each(stack(&entries.iter().map(|v| v[i]).collect::<Vec<_>>(), 0))).collect();
+            args.push(Arg::Shared(shared));
+            let y = vmap(&args, |_, v| vec![v[0].matmul_t(matrix(v[3], v[1].matmul_t(v[2], ta, tb)), tx, tw)]);
+            near(&y[0].stacked().value(), &alone, &format!("way {way}, turned {:?}", [tx, tw, ta, tb]));
         }
     }
 }
