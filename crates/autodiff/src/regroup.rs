@@ -6,7 +6,7 @@
 //! gradient gains: the sum of two such products has a side twice as long.
 
 use std::collections::HashMap;
-use std::mem::{Discriminant, discriminant};
+use std::mem::discriminant;
 use std::ops::Range;
 
 use smallvec::SmallVec;
@@ -67,7 +67,8 @@ impl<'n> Trace<'n> {
             mapped: Vec::with_capacity(nodes.len()),
             readers: vec![SmallVec::new(); nodes.len()],
         };
-        let mut known: HashMap<(Discriminant<Prim>, SmallVec<[Id; 3]>), Vec<Id>> = HashMap::new();
+        // By the kind of the primitive and the operands.
+        let mut known: HashMap<_, Vec<Id>> = HashMap::new();
         for (id, node) in (0..).zip(nodes) {
             let (origin, mapped) = match &node.source {
                 Source::Input(i) => (id, is_mapped(*i)),
